@@ -1,0 +1,1 @@
+// The E1000e module.

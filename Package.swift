@@ -1,0 +1,112 @@
+// swift-tools-version: 6.2
+// Ringway: a kernel-bypass network stack for Linux. docs/architecture.md says what
+// each module is for; tools/floors holds the dependencies below to the table of floors.
+import PackageDescription
+
+let settings: [SwiftSetting] = [
+  .strictMemorySafety(),
+  // The @_noAllocation and @_noLocks checks run on optimised code only.
+  .define("RINGWAY_CHECKED", .when(configuration: .release)),
+]
+
+let system: Target.Dependency = .product(name: "SystemPackage", package: "swift-system")
+let arguments: Target.Dependency = .product(name: "ArgumentParser", package: "swift-argument-parser")
+
+func module(_ name: String, _ dependencies: [Target.Dependency], in folder: String = "Sources") -> Target {
+  .target(name: name, dependencies: dependencies, path: "\(folder)/\(name)", swiftSettings: settings)
+}
+
+func tests(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
+  .testTarget(
+    name: "\(name)Tests", dependencies: [.byName(name: name)] + dependencies, path: "Tests/\(name)",
+    swiftSettings: settings)
+}
+
+let package = Package(
+  name: "Ringway",
+  products: [
+    .library(name: "Ringway", targets: ["Ringway"]),
+    .executable(name: "ringway", targets: ["ringway"]),
+  ],
+  traits: [
+    // libpci is GPL-licensed and has no static library in Debian: static builds leave it out
+    // and print numeric ids.
+    .trait(name: "PCINames", description: "Vendor and device names from libpci, linked by the command line alone."),
+    .default(enabledTraits: ["PCINames"]),
+  ],
+  dependencies: [
+    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+    .package(url: "https://github.com/apple/swift-system", from: "1.8.1"),
+    .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+  ],
+  targets: [
+    // Floor 0: C. Volatile access, kernel structures, system libraries; no logic.
+    .target(name: "CRingway", path: "Sources/CRingway"),
+    .systemLibrary(name: "CPci", path: "Sources/CPci", pkgConfig: "libpci", providers: [.apt(["libpci-dev"])]),
+    .systemLibrary(name: "CHugetlbfs", path: "Sources/CHugetlbfs", providers: [.apt(["libhugetlbfs-dev"])]),
+    .target(name: "CPcap", path: "Sources/CPcap", linkerSettings: [.linkedLibrary("pcap")]),
+    // Floor 1
+    module("Platform", ["CRingway", system]),
+    module("DeviceIO", ["CRingway"]),
+    module("Wire", []),
+    // Floor 2
+    module("PCI", ["CRingway", "Platform", "DeviceIO", system]),
+    .target(
+      name: "PCINames", dependencies: [.target(name: "CPci", condition: .when(traits: ["PCINames"]))],
+      path: "Sources/PCINames", swiftSettings: settings),
+    module("DMAMemory", ["CRingway", "CHugetlbfs", "Platform", "DeviceIO", system]),
+    // Floor 3
+    module("VFIO", ["CRingway", "Platform", "DeviceIO", "PCI", "DMAMemory", system]),
+    module("VirtioTransport", ["CRingway", "Platform", "DeviceIO", "PCI", "DMAMemory"]),
+    // Floor 4
+    module("NetmapCore", ["CRingway", "Platform", "DeviceIO", "DMAMemory", system]),
+    module("Packet", ["CRingway", "DeviceIO", "DMAMemory"]),
+    // Floor 5
+    module(
+      "DriverKit", ["CRingway", "Platform", "DeviceIO", "Wire", "PCI", "DMAMemory", "NetmapCore", "Packet"],
+      in: "Drivers"),
+    // Floor 6
+    module(
+      "E1000e", ["CRingway", "Platform", "DeviceIO", "Wire", "PCI", "DMAMemory", "NetmapCore", "Packet", "DriverKit"],
+      in: "Drivers"),
+    module(
+      "VirtioNet",
+      [
+        "CRingway", "Platform", "DeviceIO", "Wire", "PCI", "DMAMemory", "VirtioTransport", "NetmapCore", "Packet",
+        "DriverKit",
+      ], in: "Drivers"),
+    module("Models", ["CRingway", "Platform", "DeviceIO", "Wire", "PCI", "DMAMemory"], in: "Drivers"),
+    module("Capture", ["CPcap", "CRingway", "Platform", "Packet", system]),
+    // Floor 8
+    module(
+      "Ringway",
+      [
+        "CRingway", "Platform", "DeviceIO", "Wire", "PCI", "DMAMemory", "VFIO", "NetmapCore", "Packet", "DriverKit",
+        "E1000e", "VirtioNet", "Capture", system, .product(name: "Logging", package: "swift-log"),
+      ]),
+    // Floor 9
+    .executableTarget(
+      name: "ringway",
+      dependencies: [
+        "Ringway", "PCINames", "PCI", "VFIO", "DMAMemory", "NetmapCore", "Packet", "Capture", "Platform", "Wire",
+        "DriverKit", arguments, system,
+      ], path: "Sources/ringway", swiftSettings: settings),
+    // Tests: a target for each module.
+    tests("Platform", [system]),
+    tests("DeviceIO"),
+    tests("Wire"),
+    tests("PCI", ["Platform", system]),
+    tests("DMAMemory", ["DeviceIO", "Platform", system]),
+    tests("VFIO", ["PCI", "DMAMemory", "DeviceIO", "Platform", "CRingway", system]),
+    tests("VirtioTransport", ["DeviceIO", "PCI", "DMAMemory"]),
+    tests("NetmapCore", ["DMAMemory", "DeviceIO", "Platform"]),
+    tests("Packet", ["DMAMemory", "DeviceIO"]),
+    tests("DriverKit", ["Packet", "NetmapCore", "DMAMemory", "DeviceIO", "PCI"]),
+    tests("E1000e", ["DriverKit", "Models", "Packet", "NetmapCore", "DMAMemory", "DeviceIO", "PCI", "Wire", "Platform"]),
+    tests("VirtioNet", ["DriverKit", "Models", "Packet", "NetmapCore", "DMAMemory", "DeviceIO", "PCI", "Wire", "Platform"]),
+    tests("Models", ["DMAMemory", "DeviceIO", "PCI", "Wire", "Platform"]),
+    tests("Capture", ["Packet", "Platform", system]),
+    tests("Ringway", ["Packet", "NetmapCore", "DriverKit", "PCI", "DMAMemory", "Wire", "Platform", system]),
+  ],
+  swiftLanguageModes: [.v6]
+)

@@ -1,0 +1,76 @@
+/* Kernel structures and request numbers. Macros that Swift cannot import become constants. */
+#ifndef RINGWAY_RW_KERNEL_H
+#define RINGWAY_RW_KERNEL_H
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/if_tun.h>
+#include <linux/memfd.h>
+#include <linux/mempolicy.h>
+#include <linux/pci_regs.h>
+#include <linux/vfio.h>
+#include <linux/virtio_config.h>
+#include <linux/virtio_net.h>
+#include <linux/virtio_pci.h>
+#include <linux/virtio_ring.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/timerfd.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+/* Variadic calls, which Swift cannot make. */
+static inline int rw_ioctl(int fd, unsigned long request, void *_Nullable argument) { return ioctl(fd, request, argument); }
+static inline int rw_ioctl_value(int fd, unsigned long request, unsigned long value) { return ioctl(fd, request, value); }
+static inline int rw_fcntl(int fd, int command, int value) { return fcntl(fd, command, value); }
+static inline int rw_open(const char *_Nonnull path, int flags, unsigned mode) { return open(path, flags, mode); }
+static inline int rw_memfd_create(const char *_Nonnull name, unsigned flags) { return (int)syscall(SYS_memfd_create, name, flags); }
+static inline long rw_mbind(void *_Nonnull start, unsigned long length, int mode, const unsigned long *_Nonnull mask, unsigned long max_node, unsigned flags)
+{
+    return syscall(SYS_mbind, start, length, mode, mask, max_node, flags);
+}
+static inline int rw_pin_thread(unsigned cpu)
+{
+    unsigned long mask[16] = {0}; /* 1024 processors, the kernel's own default */
+    if (cpu >= 1024) {
+        errno = EINVAL;
+        return -1;
+    }
+    mask[cpu / 64] = 1ul << (cpu % 64);
+    return (int)syscall(SYS_sched_setaffinity, 0, sizeof(mask), mask);
+}
+
+/* memfd_create(2) and fcntl(2) seals. */
+static const unsigned RW_MFD_CLOEXEC = MFD_CLOEXEC;
+static const unsigned RW_MFD_HUGETLB = MFD_HUGETLB;
+static const unsigned RW_MFD_ALLOW_SEALING = MFD_ALLOW_SEALING;
+static const unsigned RW_MFD_HUGE_SHIFT = 26;
+static const int RW_F_ADD_SEALS = 1033; /* F_ADD_SEALS, linux/fcntl.h */
+static const int RW_F_GET_SEALS = 1034; /* F_GET_SEALS */
+
+/* VFIO requests (Documentation/driver-api/vfio.rst and linux/vfio.h). */
+static const unsigned long RW_VFIO_GET_API_VERSION = VFIO_GET_API_VERSION;
+static const unsigned long RW_VFIO_CHECK_EXTENSION = VFIO_CHECK_EXTENSION;
+static const unsigned long RW_VFIO_SET_IOMMU = VFIO_SET_IOMMU;
+static const unsigned long RW_VFIO_GROUP_GET_STATUS = VFIO_GROUP_GET_STATUS;
+static const unsigned long RW_VFIO_GROUP_SET_CONTAINER = VFIO_GROUP_SET_CONTAINER;
+static const unsigned long RW_VFIO_GROUP_UNSET_CONTAINER = VFIO_GROUP_UNSET_CONTAINER;
+static const unsigned long RW_VFIO_GROUP_GET_DEVICE_FD = VFIO_GROUP_GET_DEVICE_FD;
+static const unsigned long RW_VFIO_DEVICE_GET_INFO = VFIO_DEVICE_GET_INFO;
+static const unsigned long RW_VFIO_DEVICE_GET_REGION_INFO = VFIO_DEVICE_GET_REGION_INFO;
+static const unsigned long RW_VFIO_DEVICE_GET_IRQ_INFO = VFIO_DEVICE_GET_IRQ_INFO;
+static const unsigned long RW_VFIO_DEVICE_SET_IRQS = VFIO_DEVICE_SET_IRQS;
+static const unsigned long RW_VFIO_DEVICE_RESET = VFIO_DEVICE_RESET;
+static const unsigned long RW_VFIO_IOMMU_GET_INFO = VFIO_IOMMU_GET_INFO;
+static const unsigned long RW_VFIO_IOMMU_MAP_DMA = VFIO_IOMMU_MAP_DMA;
+static const unsigned long RW_VFIO_IOMMU_UNMAP_DMA = VFIO_IOMMU_UNMAP_DMA;
+#endif

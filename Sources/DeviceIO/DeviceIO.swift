@@ -1,0 +1,1 @@
+// The DeviceIO module.

@@ -1,0 +1,5 @@
+import ArgumentParser
+
+@main struct RingwayCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(commandName: "ringway")
+}
