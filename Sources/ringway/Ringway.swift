@@ -1,5 +1,26 @@
+// The command line. One file a subcommand; ExitCodes.swift says how each of them ends.
+
 import ArgumentParser
 
 @main struct RingwayCommand: ParsableCommand {
-  static let configuration = CommandConfiguration(commandName: "ringway")
+  static let configuration = CommandConfiguration(
+    commandName: "ringway",
+    abstract: "Packets through network cards from user space.",
+    discussion: """
+      Start with `ringway doctor`, choose a card with `ringway devices`, take it from the kernel \
+      with `ringway bind`, and give it back with `ringway unbind`.
+
+      Exit codes: 0 ok, 64 usage, 69 device missing, 77 permission, 78 configuration, 1 other.
+      """,
+    version: "0.1.0",
+    subcommands: [])
+
+  static func main() {
+    do {
+      var command = try parseAsRoot()
+      try command.run()
+    } catch {
+      exitProcess(for: error)
+    }
+  }
 }
