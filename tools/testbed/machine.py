@@ -1,0 +1,109 @@
+"""The QEMU process: its command line, its acceleration, its end."""
+
+import ctypes
+import os
+import shutil
+import signal
+import subprocess
+import time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+STATE = os.path.join(ROOT, ".testbed")
+CACHE = os.path.join(STATE, "cache")
+GUEST_FILES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "guest")
+# Slow machines: multiplies every limit of time.
+PATIENCE = float(os.environ.get("TESTBED_PATIENCE", "1"))
+
+
+class MachineError(Exception):
+    pass
+
+
+def find_qemu():
+    path = shutil.which("qemu-system-x86_64")
+    if not path:
+        raise MachineError("qemu-system-x86_64 is not installed; `sudo apt-get install qemu-system-x86`")
+    return path
+
+
+def die_with_parent():
+    """Runs between fork and exec: Linux kills QEMU when our process ends, however it ends."""
+    os.setsid()
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
+
+
+def build_image(output, binaries=()):
+    """An initramfs with the agent and BINARIES ("PATH" or "PATH:DEST"); returns the kernel's path."""
+    command = [os.path.join(ROOT, "tools", "image"), "--output", output, "--cache", CACHE, "--unpack-kernel",
+               "--init", os.path.join(GUEST_FILES, "init"),
+               "--add", os.path.join(GUEST_FILES, "agent") + ":/bin/testbed-agent",
+               "--add", os.path.join(GUEST_FILES, "nic") + ":/bin/nic"]
+    for binary in binaries:
+        command += ["--add", binary]
+    result = subprocess.run(command, capture_output=True, text=True)
+    if result.returncode:
+        raise MachineError(result.stderr.strip() or f"tools/image ended with {result.returncode}")
+    return result.stdout.strip()
+
+
+def command_line(topology, kernel, initramfs, directory, accelerator):
+    words = ["intel_iommu=on", "console=ttyS0", "rdinit=/init", "panic=-1", "loglevel=4", "mitigations=off",
+             "nokaslr", "audit=0", "random.trust_bootloader=on", f"hugepages={topology.hugepages}"]
+    if topology.kernel_arguments:
+        words.append(topology.kernel_arguments)
+    acceleration = ["-accel", "kvm", "-cpu", "host"] if accelerator == "kvm" else \
+                   ["-accel", "tcg,thread=multi", "-cpu", "max"]
+    return [
+        find_qemu(), "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
+        "-machine", "q35,kernel-irqchip=split", *acceleration,
+        "-smp", str(topology.processors), "-m", f"{topology.memory_mib}M",
+        "-device", "intel-iommu,intremap=on,caching-mode=on",
+        "-kernel", kernel, "-initrd", initramfs, "-append", " ".join(words),
+        "-chardev", f"file,id=console,path={directory}/serial.log", "-serial", "chardev:console",
+        "-chardev", f"socket,id=agent,path={directory}/agent,server=on,wait=off",
+        "-device", "virtio-serial-pci,id=channels,addr=0x3",
+        "-device", "virtserialport,bus=channels.0,chardev=agent,name=agent",
+        "-qmp", f"unix:{directory}/qmp,server=on,wait=off",
+        *topology.device_arguments(directory),
+    ]
+
+
+class Machine:
+    """A running QEMU. `directory` holds its sockets, serial.log, qemu.log and the pcaps."""
+
+    def __init__(self, command, directory, pass_fds=()):
+        self.directory = directory
+        self.started = time.monotonic()
+        with open(os.path.join(directory, "qemu.log"), "wb") as log:
+            log.write((" ".join(command) + "\n").encode())
+            log.flush()
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                            preexec_fn=die_with_parent, pass_fds=pass_fds)
+
+    def wait_for_socket(self, name, timeout=20):
+        path = os.path.join(self.directory, name)
+        deadline = time.monotonic() + timeout * PATIENCE
+        while not os.path.exists(path):
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise MachineError("QEMU did not start: " + self.complaint())
+            time.sleep(0.01)
+        return path
+
+    def complaint(self):
+        with open(os.path.join(self.directory, "qemu.log"), errors="replace") as log:
+            return "; ".join(log.read().splitlines()[1:][-5:]) or "it said nothing"
+
+    def is_running(self):
+        return self.process.poll() is None
+
+    def wait(self, timeout):
+        try:
+            self.process.wait(timeout)
+            return True
+        except subprocess.TimeoutExpired:
+            return False
+
+    def kill(self):
+        if self.is_running():
+            self.process.kill()
+        self.process.wait()
