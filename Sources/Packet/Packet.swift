@@ -1,1 +1,118 @@
-// The Packet module.
+// Packet: the handle that the data path passes around, and the record behind it.
+//
+//    Packet (~Copyable) ──> PacketRecord, 64 bytes, private memory ──> buffer in DMA memory
+//                              │ next (further buffers of one frame)      (bytes only)
+//                              └ pool (where it goes when it is dropped)
+//
+// Invariants
+// - A buffer in use belongs to exactly one handle, one descriptor or one netmap slot. The compiler
+//   proves it for handles: they cannot be copied, and whoever takes one consumes it.
+// - No metadata lies in DMA memory: a card that writes past its length, or a program that maps the
+//   buffers, cannot forge a record.
+// - A free record has `next == nil`; receive paths rely on it.
+// - A pool, its packets and its batches belong to one thread.
+
+
+/// What is known about a buffer, beside the buffer: one cache line.
+@frozen @safe public struct PacketRecord {
+  /// First byte of the buffer.
+  public let buffer: UnsafeMutableRawPointer
+  /// Bus address of that byte.
+  public let iova: UInt64
+  @usableFromInline let pool: UnsafeMutablePointer<PoolState>
+  /// The next buffer of the same frame.
+  public var next: RawPacket?
+  /// Bytes of the frame in this buffer.
+  public var length: UInt16
+  /// Where they start in the buffer.
+  public var offset: UInt16
+  /// Bytes of the whole frame; valid in the first record of a chain.
+  public var frameLength: UInt32
+  /// Receive-side scaling hash, valid with `.hashed`.
+  public var hash: UInt32
+  /// VLAN tag control information, valid with `.vlan`.
+  public var vlan: UInt16
+  /// Index of the interface that received it; 0 is none.
+  public var interface: UInt16
+  public var flags: PacketFlags
+  /// Link (7 low bits) and network (9 high bits) header lengths in bytes, for transmit offloads.
+  public var headerLengths: UInt16
+  /// Raised each time the buffer is given out: tells a stale reference from a fresh one.
+  public var generation: UInt16
+  /// Nanoseconds of the batch's software time stamp; 0 is none.
+  public var timestamp: UInt64
+
+  /// Sets the lengths of a frame that lies in one buffer: one 64-bit store.
+  @inlinable @inline(__always)
+  public mutating func setSingle(length: UInt16, offset: UInt16) {
+    self.length = length
+    self.offset = offset
+    frameLength = UInt32(length)
+  }
+}
+
+public typealias RawPacket = UnsafeMutablePointer<PacketRecord>
+
+/// What the card said of a received frame, or is asked to do with a sent one.
+@frozen public struct PacketFlags: OptionSet, Sendable, BitwiseCopyable {
+  public let rawValue: UInt32
+  @inlinable @inline(__always) public init(rawValue: UInt32) { self.rawValue = rawValue }
+  /// `vlan` holds a tag: stripped on receive, to be inserted on send.
+  public static var vlan: PacketFlags { PacketFlags(rawValue: 1 << 0) }
+  public static var hashed: PacketFlags { PacketFlags(rawValue: 1 << 1) }
+  /// Receive: the IPv4 header checksum was checked and is right. Send: insert it.
+  public static var ipChecksum: PacketFlags { PacketFlags(rawValue: 1 << 2) }
+  /// Receive: the TCP or UDP checksum was checked and is right. Send: insert TCP's.
+  public static var tcpChecksum: PacketFlags { PacketFlags(rawValue: 1 << 3) }
+  /// As `tcpChecksum`, for UDP.
+  public static var udpChecksum: PacketFlags { PacketFlags(rawValue: 1 << 4) }
+  /// Receive: the card found a wrong checksum and delivered the frame all the same.
+  public static var badChecksum: PacketFlags { PacketFlags(rawValue: 1 << 5) }
+}
+
+/// Move-only owner of a frame. Dropping it gives its buffers back to their pool.
+@frozen @safe public struct Packet: ~Copyable {
+  @usableFromInline let raw: RawPacket
+
+  /// Takes ownership of a record (and the chain behind it) that nobody else holds.
+  @inlinable @inline(__always) public init(unsafe owning: RawPacket) { unsafe raw = owning }
+
+  /// Gives ownership up: the caller now answers for the record.
+  @inlinable @inline(__always) public consuming func intoRaw() -> RawPacket {
+    let record = unsafe raw
+    discard self
+    return unsafe record
+  }
+
+  // SAFETY: the record is this handle's alone, so reading it through the pointer races with nobody.
+  @inlinable deinit { unsafe PoolState.put(raw) }
+
+  /// Bytes in the frame, over all its buffers.
+  @inlinable public var count: Int { unsafe Int(raw.pointee.frameLength) }
+  /// Bytes of the frame in its first buffer.
+  @inlinable public var firstCount: Int { unsafe Int(raw.pointee.length) }
+  @inlinable public var flags: PacketFlags {
+    get { unsafe raw.pointee.flags }
+    nonmutating set { unsafe raw.pointee.flags = newValue }
+  }
+  @inlinable public var vlan: UInt16 {
+    get { unsafe raw.pointee.vlan }
+    nonmutating set { unsafe raw.pointee.vlan = newValue }
+  }
+  @inlinable public var hash: UInt32 { unsafe raw.pointee.hash }
+  @inlinable public var interface: UInt16 {
+    get { unsafe raw.pointee.interface }
+    nonmutating set { unsafe raw.pointee.interface = newValue }
+  }
+  @inlinable public var timestamp: UInt64 {
+    get { unsafe raw.pointee.timestamp }
+    nonmutating set { unsafe raw.pointee.timestamp = newValue }
+  }
+  /// The record itself, for drivers and inlined code that must look at several fields.
+  @inlinable @inline(__always) public var record: RawPacket { unsafe raw }
+
+  /// Link and network header lengths in bytes (at most 127 and 511), for transmit offloads.
+  @inlinable public func setHeaderLengths(link: Int, network: Int) {
+    unsafe raw.pointee.headerLengths = UInt16(truncatingIfNeeded: (link & 0x7f) | (network & 0x1ff) << 7)
+  }
+}
