@@ -92,7 +92,7 @@ let package = Package(
         "DriverKit", arguments, system,
       ], path: "Sources/ringway", swiftSettings: settings),
     // Tests: a target for each module.
-    tests("Platform", [system]),
+    tests("Platform", ["CRingway", system]),
     tests("DeviceIO"),
     tests("Wire"),
     tests("PCI", ["Platform", system]),

@@ -1,6 +1,7 @@
 /* Kernel structures and request numbers. Macros that Swift cannot import become constants. */
 #ifndef RINGWAY_RW_KERNEL_H
 #define RINGWAY_RW_KERNEL_H
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/if_tun.h>
@@ -12,20 +13,24 @@
 #include <linux/virtio_net.h>
 #include <linux/virtio_pci.h>
 #include <linux/virtio_ring.h>
+#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/timerfd.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 /* Variadic calls, which Swift cannot make. */
@@ -48,6 +53,18 @@ static inline int rw_pin_thread(unsigned cpu)
     mask[cpu / 64] = 1ul << (cpu % 64);
     return (int)syscall(SYS_sched_setaffinity, 0, sizeof(mask), mask);
 }
+
+static inline int rw_name_thread(const char *_Nonnull name) { return prctl(PR_SET_NAME, name); }
+/* errno is a macro over a function. */
+static inline int rw_errno(void) { return errno; }
+static inline void rw_set_errno(int value) { errno = value; }
+/* The raw call, which says how many bytes of the mask it filled (glibc's wrapper does not). */
+static inline long rw_thread_cpus(void *_Nonnull mask, unsigned long bytes)
+{
+    return syscall(SYS_sched_getaffinity, 0, bytes, mask);
+}
+/* d_name is an array that may be longer than its type says. */
+static inline const char *_Nonnull rw_entry_name(const struct dirent *_Nonnull entry) { return entry->d_name; }
 
 /* memfd_create(2) and fcntl(2) seals. */
 static const unsigned RW_MFD_CLOEXEC = MFD_CLOEXEC;
