@@ -13,7 +13,7 @@ import time
 
 from .machine import CACHE, PATIENCE, die_with_parent, find_qemu
 
-PROBE_SECONDS = 15
+PROBE_SECONDS = 10
 
 
 def boot_id():

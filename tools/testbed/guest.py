@@ -206,6 +206,21 @@ class Guest:
                 script.append(f"ip -n {nic.namespace} link set {nic.id} up")
         self.check("\n".join(script), timeout=60)
 
+    def tidy(self):
+        """Back to the state after set_up: nothing of ours runs, links up, cards with their owners."""
+        self.run("for f in /run/agent/*.pid; do [ -e ${f%.pid}.status ] || kill -9 -$(cat $f) $(cat $f); done 2>/dev/null; true")
+        self.wait_for("for f in /run/agent/*.pid; do [ -e $f ] && ! [ -e ${f%.pid}.status ] && echo $f; done; true",
+                      lambda out: not out.strip(), what="the scenario's programs to end")
+        self.check("rm -rf /run/agent/*.pid /run/agent/*.log /run/agent/*.status /root/* /tmp/*")
+        script = []
+        for nic in self.topology.nics:
+            self.set_link(nic.id, True)
+            if nic.is_vfio:
+                at = self.address(nic.id)
+                script.append(f"[ $(nic driver {at}) = vfio-pci ] && [ $(cat /sys/bus/pci/devices/{at}/driver_override) = vfio-pci ]"
+                              f" || nic vfio {at}")
+        self.check("\n".join(script) + "\ntrue")
+
     def hugepages_free(self):
         return int(self.check("awk '/HugePages_Free/ {print $2}' /proc/meminfo"))
 

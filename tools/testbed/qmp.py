@@ -35,7 +35,7 @@ class QMP:
         line, _, self.buffer = self.buffer.partition(b"\n")
         return json.loads(line)
 
-    def command(self, name, timeout=20, **arguments):
+    def command(self, name, /, timeout=20, **arguments):
         """Run a QMP command and return its answer. Raises QMPError with QEMU's own words."""
         request = {"execute": name, "arguments": {key.replace("_", "-") if name != "set_link" else key: value
                                                   for key, value in arguments.items()}}
