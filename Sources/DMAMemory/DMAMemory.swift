@@ -63,6 +63,11 @@ public enum DMAError: Error, Equatable, CustomStringConvertible {
   /// No free range of bus addresses, or the card does not reach this one.
   case noAddressSpace(count: Int)
   case outOfRange(iova: IOVA, count: Int)
+  /// The region is mapped for this card already, or is not.
+  case alreadyMapped(iova: IOVA)
+  case notMapped(iova: IOVA)
+  /// The IOMMU's smallest page, in bytes, does not divide the region's address or size.
+  case pageSize(wanted: Int, have: Int)
   /// The card is gone.
   case gone
 
@@ -78,6 +83,12 @@ public enum DMAError: Error, Equatable, CustomStringConvertible {
       "the IOMMU has no free range of \(count) bytes that every card in use can reach. Use smaller pools."
     case .outOfRange(let iova, let count):
       "the card does not reach \(count) bytes at bus address 0x\(String(iova.rawValue, radix: 16)). Open this card first, so that an address is chosen which it reaches."
+    case .alreadyMapped(let iova):
+      "the region at bus address 0x\(String(iova.rawValue, radix: 16)) is mapped for this card already"
+    case .notMapped(let iova):
+      "the region at bus address 0x\(String(iova.rawValue, radix: 16)) is not mapped for this card"
+    case .pageSize(let wanted, let have):
+      "the IOMMU maps pages of at least \(wanted) bytes and the memory has pages of \(have) bytes. Use hugepages."
     case .gone:
       "the card is gone"
     }
