@@ -105,7 +105,7 @@ let package = Package(
     tests("E1000e", ["DriverKit", "Models", "Packet", "NetmapCore", "DMAMemory", "DeviceIO", "PCI", "Wire", "Platform"]),
     tests("VirtioNet", ["DriverKit", "Models", "Packet", "NetmapCore", "DMAMemory", "DeviceIO", "PCI", "Wire", "Platform"]),
     tests("Models", ["DMAMemory", "DeviceIO", "PCI", "Wire", "Platform"]),
-    tests("Capture", ["Packet", "Platform", system]),
+    tests("Capture", ["Packet", "DMAMemory", "Platform", system]),
     tests("Ringway", ["Packet", "NetmapCore", "DriverKit", "PCI", "DMAMemory", "Wire", "Platform", system]),
   ],
   swiftLanguageModes: [.v6]
