@@ -19,7 +19,8 @@
   public let buffer: UnsafeMutableRawPointer
   /// Bus address of that byte.
   public let iova: UInt64
-  @usableFromInline let pool: UnsafeMutablePointer<PoolState>
+  /// Where the record goes when it is free.
+  public let pool: UnsafeMutablePointer<PoolState>
   /// The next buffer of the same frame.
   public var next: RawPacket?
   /// Bytes of the frame in this buffer.
