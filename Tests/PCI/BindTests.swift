@@ -1,0 +1,344 @@
+import Testing
+
+@testable import PCI
+
+/// A machine with an 82574L on its kernel driver in a group of its own.
+private func machineWithCard(driver: String? = "e1000e", override: String? = nil) -> (FakeMachine, PCIAddress) {
+  let machine = FakeMachine()
+  machine.addDriver("e1000e", serves: ["8086:10d3"], interface: "enp3s")
+  machine.addDriver("vfio-pci")
+  return (machine, machine.addDevice("0000:03:00.0", driver: driver, override: override))
+}
+
+private func binder(
+  _ kernel: SimulatedKernel, now: UInt64 = 1000, addresses: [InterfaceAddress] = []
+) -> Binder<SimulatedKernel> {
+  Binder(roots: kernel.machine.roots, effects: kernel, addresses: { addresses }, now: { now })
+}
+
+private func allOptions() -> BindOptions {
+  var options = BindOptions()
+  options.persist = true
+  options.user = "ring"
+  options.group = "ring"
+  return options
+}
+
+@Suite struct BindTests {
+  @Test func takesACardAndGivesItBack() throws {
+    let (machine, address) = machineWithCard()
+    let before = machine.snapshot()
+    let kernel = SimulatedKernel(machine)
+    let plan = try binder(kernel).bind([address]).plan
+    #expect(plan.warnings.isEmpty && plan.alreadyBound.isEmpty)
+    #expect(kernel.driver("0000:03:00.0") == "vfio-pci")
+    #expect(machine.text("sys/bus/pci/devices/0000:03:00.0/driver_override") == "(null)")
+    #expect(machine.text("run/ringway/bind/0000:03:00.0.journal")?.contains("phase bound\ndriver e1000e\ninterface enp3s0") == true)
+    _ = try binder(kernel).unbind(address)
+    #expect(machine.snapshot() == before)
+  }
+
+  @Test func dryRunChangesNothing() throws {
+    let (machine, address) = machineWithCard()
+    let before = machine.snapshot()
+    let kernel = SimulatedKernel(machine)
+    let steps = try binder(kernel).plan([address], allOptions()).steps.map(\.description)
+    #expect(kernel.changes == 0 && machine.snapshot() == before)
+    #expect(steps.first == "write the journal of 0000:03:00.0: phase binding")
+    #expect(steps.contains("0000:03:00.0: set driver_override to vfio-pci"))
+    #expect(steps.last == "write the journal of 0000:03:00.0: phase bound")
+  }
+
+  /// Stops the process before each of its changes in turn. Afterwards recovery must have either
+  /// undone all of it or, where the journal already said so, find all of it done.
+  @Test(arguments: [nil, "e1000e"] as [String?], [nil, "e1000e"] as [String?])
+  func aCrashAnywhereInBindIsUndone(driver: String?, override: String?) throws {
+    let (model, _) = machineWithCard(driver: driver, override: override)
+    let counter = SimulatedKernel(model)
+    _ = try binder(counter).bind([PCIAddress("0000:03:00.0")], allOptions())
+    #expect(counter.changes > 10)
+    var undone = 0
+    for stop in 0..<counter.changes {
+      let (machine, address) = machineWithCard(driver: driver, override: override)
+      let before = machine.snapshot()
+      #expect(throws: BindError.self) {
+        try binder(SimulatedKernel(machine, stopAfter: stop)).bind([address], allOptions())
+      }
+      let recovered = try binder(SimulatedKernel(machine)).recover()
+      #expect(recovered.allSatisfy { $0.error == nil })
+      if machine.text("run/ringway/bind/0000:03:00.0.journal")?.contains("phase bound") == true {
+        #expect(machine.text("sys/bus/pci/devices/0000:03:00.0/driver_override") == "(null)")
+        #expect(machine.text("etc/ringway/bind.d/0000:03:00.0")?.contains("card 8086:10d3") == true)
+        _ = try binder(SimulatedKernel(machine)).unbind(address)
+      } else {
+        undone += 1
+      }
+      #expect(machine.snapshot() == before, "stopped before change \(stop)")
+    }
+    #expect(undone >= counter.changes - 1)
+  }
+
+  @Test(arguments: [nil, "e1000e"] as [String?], [nil, "e1000e"] as [String?])
+  func aCrashAnywhereInUnbindIsFinished(driver: String?, override: String?) throws {
+    func bound() throws -> (FakeMachine, PCIAddress, [String: String]) {
+      let (machine, address) = machineWithCard(driver: driver, override: override)
+      let before = machine.snapshot()
+      _ = try binder(SimulatedKernel(machine)).bind([address], allOptions())
+      return (machine, address, before)
+    }
+    let (model, address, _) = try bound()
+    let counter = SimulatedKernel(model)
+    _ = try binder(counter).unbind(address)
+    for stop in 0..<counter.changes {
+      let (machine, address, before) = try bound()
+      #expect(throws: BindError.self) { try binder(SimulatedKernel(machine, stopAfter: stop)).unbind(address) }
+      // A second crash, in the middle of the recovery.
+      _ = try? binder(SimulatedKernel(machine, stopAfter: stop / 2)).recover()
+      let after = SimulatedKernel(machine)
+      _ = try binder(after).recover()
+      if machine.text("run/ringway/bind/0000:03:00.0.journal") != nil {
+        #expect(after.driver("0000:03:00.0") == "vfio-pci")
+        _ = try binder(after).unbind(address)
+      }
+      #expect(machine.snapshot() == before, "stopped before change \(stop)")
+    }
+  }
+
+  /// At no moment is there an override without a journal that says how to undo it.
+  @Test func theJournalComesFirstAndGoesLast() throws {
+    let (machine, address) = machineWithCard()
+    let kernel = SimulatedKernel(machine)
+    kernel.observe = { change in
+      let touched =
+        kernel.driver("0000:03:00.0") != "e1000e"
+        || machine.text("sys/bus/pci/devices/0000:03:00.0/driver_override") != "(null)"
+      #expect(!touched || machine.text("run/ringway/bind/0000:03:00.0.journal") != nil, "change \(change)")
+    }
+    _ = try binder(kernel).bind([address])
+    _ = try binder(kernel).unbind(address)
+  }
+
+  @Test func twoCardsOfOneGroupGoTogether() throws {
+    let (machine, first) = machineWithCard()
+    let second = machine.addDevice("0000:03:00.1", driver: "e1000e")
+    let before = machine.snapshot()
+    let kernel = SimulatedKernel(machine)
+    let refusal = BindError.groupNotViable(first, group: 7, members: ["0000:03:00.1 (driver e1000e)"])
+    #expect(throws: refusal) { try binder(kernel).bind([first]) }
+    #expect(machine.snapshot() == before)
+    _ = try binder(kernel).bind([first, second])
+    #expect(kernel.driver("0000:03:00.0") == "vfio-pci" && kernel.driver("0000:03:00.1") == "vfio-pci")
+  }
+
+  @Test func bridgesAndFreeMembersDoNotMatter() throws {
+    let (machine, address) = machineWithCard()
+    machine.addDevice("0000:00:1c.0", classCode: 0x060400, driver: "pcieport")
+    machine.addDevice("0000:00:1c.1", classCode: 0x060400, driver: "shpchp")
+    machine.addDevice("0000:03:00.2", classCode: 0x040300)
+    machine.addDevice("0000:03:00.3", classCode: 0x010000, driver: "pci-stub")
+    #expect(try binder(SimulatedKernel(machine)).plan([address]).steps.isEmpty == false)
+    machine.addDevice("0000:03:00.4", classCode: 0x010000, driver: "ahci")
+    #expect(throws: BindError.groupNotViable(address, group: 7, members: ["0000:03:00.4 (driver ahci)"])) {
+      try binder(SimulatedKernel(machine)).plan([address])
+    }
+  }
+
+  @Test func aRefusingDriverPutsEverythingBack() throws {
+    let (machine, address) = machineWithCard()
+    let before = machine.snapshot()
+    let kernel = SimulatedKernel(machine)
+    kernel.refusing = ["vfio-pci"]
+    #expect(throws: BindError.driverRefused(address, wanted: "vfio-pci", found: nil)) {
+      try binder(kernel).bind([address], allOptions())
+    }
+    #expect(machine.snapshot() == before)
+  }
+
+  @Test func aMissingOriginalDriverKeepsTheJournalAndNoOverride() throws {
+    let (machine, address) = machineWithCard()
+    let kernel = SimulatedKernel(machine)
+    _ = try binder(kernel).bind([address])
+    machine.remove("sys/bus/pci/drivers/e1000e")
+    #expect(throws: BindError.originalDriverMissing(address, driver: "e1000e")) { try binder(kernel).unbind(address) }
+    #expect(machine.text("sys/bus/pci/devices/0000:03:00.0/driver_override") == "(null)")
+    machine.addDriver("e1000e", serves: ["8086:10d3"], interface: "enp3s")
+    _ = try binder(kernel).unbind(address)
+    #expect(kernel.driver("0000:03:00.0") == "e1000e")
+  }
+
+  @Test func refusesWhatItCannotTake() throws {
+    let (machine, address) = machineWithCard()
+    let kernel = SimulatedKernel(machine)
+    let missing = try PCIAddress("0000:09:00.0")
+    #expect(throws: BindError.noSuchDevice(missing)) { try binder(kernel).bind([missing]) }
+    #expect(throws: BindError.noSuchDevice(missing)) { try binder(kernel).unbind(missing) }
+    let sound = machine.addDevice("0000:00:1b.0", classCode: 0x040300, group: 9)
+    #expect(throws: BindError.notNetwork(sound, classCode: 0x040300)) { try binder(kernel).bind([sound]) }
+    let bare = machine.addDevice("0000:04:00.0", group: nil)
+    #expect(throws: BindError.noIOMMU(bare)) { try binder(kernel).bind([bare]) }
+    #expect(throws: BindError.notBoundByUs(address, driver: "e1000e")) { try binder(kernel).unbind(address) }
+    var options = BindOptions()
+    options.group = "nobody-here"
+    #expect(throws: BindError.unknownAccount(kind: "group", name: "nobody-here")) {
+      try binder(kernel).bind([address], options)
+    }
+    machine.remove("sys/bus/pci/drivers/vfio-pci")
+    #expect(throws: BindError.vfioNotLoaded) { try binder(kernel).bind([address]) }
+  }
+
+  @Test func bindingTwiceIsFine() throws {
+    let (machine, address) = machineWithCard()
+    let kernel = SimulatedKernel(machine)
+    _ = try binder(kernel).bind([address])
+    let bound = machine.snapshot()
+    #expect(try binder(kernel).bind([address]).plan.alreadyBound == [address])
+    #expect(machine.snapshot() == bound)
+  }
+
+  @Test func aCardThatWasUnboundByHandKeepsItsOriginalDriver() throws {
+    let (machine, address) = machineWithCard()
+    let before = machine.snapshot()
+    let kernel = SimulatedKernel(machine)
+    _ = try binder(kernel).bind([address])
+    machine.detach("0000:03:00.0")
+    _ = try binder(kernel).bind([address])
+    _ = try binder(kernel).unbind(address)
+    #expect(machine.snapshot() == before)
+  }
+
+  @Test func anUnpluggedCardLeavesNothingBehind() throws {
+    let (machine, address) = machineWithCard()
+    let kernel = SimulatedKernel(machine)
+    _ = try binder(kernel).bind([address], allOptions())
+    machine.detach("0000:03:00.0")
+    machine.remove("sys/bus/pci/devices/0000:03:00.0")
+    _ = try binder(kernel).unbind(address)
+    #expect(machine.snapshot().keys.filter { $0.contains("ringway/") || $0.contains("rules.d") || $0.contains("systemd") }.isEmpty)
+  }
+
+  @Test func aTornJournalIsAnErrorByLine() throws {
+    let (machine, address) = machineWithCard()
+    let path = machine.root + "/run/ringway/bind/0000:03:00.0.journal"
+    machine.file("run/ringway/bind/0000:03:00.0.journal", "ringway-bind 1\naddress 0000:03:00.0\ncard 8086:10d3\n")
+    let torn = BindError.badJournal(path: path, line: 4, reason: "the line \"end\" is missing")
+    #expect(throws: torn) { try binder(SimulatedKernel(machine)).unbind(address) }
+    machine.file("run/ringway/bind/0000:03:00.0.journal", "ringway-bind 1\nhello\nend\n")
+    #expect(throws: BindError.badJournal(path: path, line: 2, reason: "\"hello\" not known")) {
+      try binder(SimulatedKernel(machine)).unbind(address)
+    }
+  }
+
+  @Test func journalsSurviveTheirText() throws {
+    var journal = BindJournal(
+      address: try PCIAddress("0000:03:00.0"), card: "8086:10d3", phase: .bound, driver: "a driver with spaces",
+      driverOverride: "vfio-pci", interfaces: ["eth0", "eth1"])
+    journal.deadline = 123_456
+    journal.persistWhenConfirmed = true
+    journal.files = ["/etc/a b", "/etc/c"]
+    #expect(try BindJournal(text: journal.text, path: "x") == journal)
+  }
+
+  @Test func theBootUnitGoesWithTheLastCard() throws {
+    let (machine, first) = machineWithCard()
+    let second = machine.addDevice("0000:04:00.0", group: 8, driver: "e1000e")
+    let before = machine.snapshot()
+    let kernel = SimulatedKernel(machine)
+    _ = try binder(kernel).bind([first], allOptions())
+    _ = try binder(kernel).bind([second], allOptions())
+    _ = try binder(kernel).unbind(first)
+    #expect(machine.text("etc/systemd/system/ringway-bind.service")?.contains("bind --persisted") == true)
+    let want = machine.root + "/etc/systemd/system/multi-user.target.wants/ringway-bind.service"
+    #expect(SystemFiles.link(want) == "/etc/systemd/system/ringway-bind.service")
+    _ = try binder(kernel).unbind(second)
+    #expect(machine.snapshot() == before)
+  }
+
+  @Test func onlyOneAtATime() throws {
+    let (machine, _) = machineWithCard()
+    let lock = try BindLock(roots: machine.roots, effects: MachineEffects())
+    #expect(throws: BindError.self) { _ = try BindLock(roots: machine.roots, effects: MachineEffects(), patience: 40) }
+    lock.release()
+    _ = try BindLock(roots: machine.roots, effects: MachineEffects(), patience: 40)
+  }
+
+  @Test func aHeldCardIsNotTakenAway() throws {
+    let (machine, address) = machineWithCard()
+    let kernel = SimulatedKernel(machine)
+    _ = try binder(kernel).bind([address])
+    machine.file("proc/412/comm", "ringway\n")
+    machine.link("proc/412/fd/5", machine.roots.dev + "/vfio/7")
+    #expect(throws: BindError.held(address, processes: ["process 412 (ringway)"])) { try binder(kernel).unbind(address) }
+    _ = try binder(kernel).unbind(address, force: true)
+    #expect(kernel.driver("0000:03:00.0") == "e1000e")
+  }
+
+  @Test func withoutAJournalTheKernelMayChoose() throws {
+    let (machine, address) = machineWithCard(driver: "vfio-pci", override: "vfio-pci")
+    let kernel = SimulatedKernel(machine)
+    #expect(throws: BindError.notBoundByUs(address, driver: "vfio-pci")) { try binder(kernel).unbind(address) }
+    #expect(try binder(kernel).unbindToDefault(address) == "e1000e")
+    #expect(machine.text("sys/bus/pci/devices/0000:03:00.0/driver_override") == "(null)")
+  }
+}
+
+@Suite struct ConfirmTests {
+  private func bound(persist: Bool = false) throws -> (FakeMachine, PCIAddress, [String: String]) {
+    let (machine, address) = machineWithCard()
+    let before = machine.snapshot()
+    var options = BindOptions()
+    options.confirmWithin = 60_000
+    options.persist = persist
+    var watched: [UInt64?] = []
+    _ = try binder(SimulatedKernel(machine), now: 1000).bind([address], options) { plan throws(BindError) in
+      // The watcher starts on a written journal and an untouched card.
+      watched = plan.journals.map(\.deadline)
+      let kernel = SimulatedKernel(machine)
+      if kernel.driver("0000:03:00.0") != "e1000e" { throw .watcherFailed(address) }
+    }
+    #expect(watched == [61_000])
+    return (machine, address, before)
+  }
+
+  @Test func timeBringsTheCardBack() throws {
+    let (machine, address, before) = try bound()
+    let kernel = SimulatedKernel(machine)
+    #expect(try binder(kernel, now: 60_999).expire(address, deadline: 61_000) == false)
+    #expect(kernel.driver("0000:03:00.0") == "vfio-pci")
+    #expect(try binder(kernel, now: 61_000).expire(address, deadline: 61_000))
+    #expect(machine.snapshot() == before)
+  }
+
+  @Test func confirmationKeepsIt() throws {
+    let (machine, address, _) = try bound(persist: true)
+    let kernel = SimulatedKernel(machine)
+    // A machine that is switched off and on before the confirmation must not take the card again.
+    #expect(machine.text("etc/ringway/bind.d/0000:03:00.0") == nil)
+    try binder(kernel, now: 50_000).confirm(address, program: "/usr/bin/ringway")
+    #expect(machine.text("etc/ringway/bind.d/0000:03:00.0") != nil)
+    #expect(try binder(kernel, now: 61_000).expire(address, deadline: 61_000))
+    #expect(kernel.driver("0000:03:00.0") == "vfio-pci")
+    #expect(throws: BindError.nothingToConfirm(address)) { try binder(kernel).confirm(address, program: "x") }
+  }
+
+  @Test func lateConfirmationIsRefused() throws {
+    let (machine, address, before) = try bound()
+    let kernel = SimulatedKernel(machine)
+    #expect(throws: BindError.tooLateToConfirm(address)) {
+      try binder(kernel, now: 61_000).confirm(address, program: "x")
+    }
+    // Should the watcher have died, whoever comes next does its work.
+    #expect(try binder(kernel, now: 61_000).recover().map(\.driver) == ["e1000e"])
+    #expect(machine.snapshot() == before)
+  }
+
+  @Test func withoutAWatcherNothingHappens() throws {
+    let (machine, address) = machineWithCard()
+    let before = machine.snapshot()
+    var options = BindOptions()
+    options.confirmWithin = 1000
+    #expect(throws: BindError.watcherFailed(address)) {
+      try binder(SimulatedKernel(machine)).bind([address], options) { _ throws(BindError) in throw .watcherFailed(address) }
+    }
+    #expect(machine.snapshot() == before)
+  }
+}
