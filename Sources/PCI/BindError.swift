@@ -15,6 +15,8 @@ public enum BindError: Error, Equatable, CustomStringConvertible {
   /// Processes hold the card.
   case held(PCIAddress, processes: [String])
   case notBoundByUs(PCIAddress, driver: String?)
+  /// The card has a kernel driver and is not ours to give back.
+  case notOurs(PCIAddress, driver: String)
   /// The driver to go back to is not loaded.
   case originalDriverMissing(PCIAddress, driver: String)
   /// The kernel would not bind the driver that was asked for.
@@ -54,9 +56,11 @@ public enum BindError: Error, Equatable, CustomStringConvertible {
       "\(address) is held by \(processes.joined(separator: ", ")). End it first, or add --force."
     case .notBoundByUs(let address, let driver):
       """
-      no journal says what \(address) was bound to before; its driver now is \(driver ?? "none"). \
+      no journal says which driver \(address) had before; it has \(driver ?? "none") now. \
       `ringway unbind --default \(address)` lets the kernel choose a driver.
       """
+    case .notOurs(let address, let driver):
+      "\(address) has the kernel driver \(driver): there is nothing to give back. `ringway devices` lists who has what."
     case .originalDriverMissing(let address, let driver):
       """
       \(address) belonged to the driver \(driver), which is not loaded. Run `modprobe \(driver)`, then \

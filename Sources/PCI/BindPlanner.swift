@@ -1,6 +1,8 @@
 // May we take these cards, and how? Looks, refuses, and writes the steps down; changes nothing.
 
 let vfioDriver = "vfio-pci"
+/// Drivers that make no interface of a card: they keep it for user space, or for nobody.
+let userSpaceDrivers: Set = [vfioDriver, "pci-stub", "uio_pci_generic", "igb_uio"]
 
 struct BindPlanner<Effects: SystemEffects> {
   let roots: SystemRoots
@@ -75,8 +77,7 @@ struct BindPlanner<Effects: SystemEffects> {
 
   private func checkUse(_ device: PCIDevice, force: Bool, _ plan: inout BindPlan) throws(BindError) {
     var uses = NetworkUseFinder(roots: roots, addresses: addresses).uses(of: device.interfaces)
-    let userSpace: Set = [vfioDriver, "pci-stub", "uio_pci_generic", "igb_uio"]
-    if let driver = device.driver, device.interfaces.isEmpty, !userSpace.contains(driver) {
+    if let driver = device.driver, device.interfaces.isEmpty, !userSpaceDrivers.contains(driver) {
       uses.append(.elsewhere(driver: driver))
     }
     if device.virtualFunctions > 0 { uses.append(.virtualFunctions(device.virtualFunctions)) }

@@ -68,6 +68,31 @@ public struct Binder<Effects: SystemEffects> {
     }
   }
 
+  /// Takes every card that was made to persist. Cards of one group go together; groups that fail
+  /// do not keep the others.
+  public func bindPersisted(_ options: BindOptions, dryRun: Bool = false) -> [Result<BindPlan, BindError>] {
+    var groups: [Int: [PCIAddress]] = [:]
+    var originals: [PCIAddress: String] = [:]
+    var results: [Result<BindPlan, BindError>] = []
+    for address in PersistedCard.all(roots) {
+      do throws(BindError) {
+        let card = try PersistedCard(address: address, roots: roots)
+        guard let device = try? scanner.device(at: address) else { throw .noSuchDevice(address) }
+        let found = cardName(device.identity)
+        guard found == card.card else { throw .otherCard(address, expected: card.card, found: found) }
+        originals[address] = card.driver
+        // Without a group each card stands for itself.
+        groups[device.iommuGroup ?? -1 - groups.count, default: []].append(address)
+      } catch { results.append(.failure(error)) }
+    }
+    for cards in groups.values.sorted(by: { $0[0] < $1[0] }) {
+      do throws(BindError) {
+        results.append(.success(dryRun ? try plan(cards, options, originals: originals) : try bind(cards, options, originals: originals).plan))
+      } catch { results.append(.failure(error)) }
+    }
+    return results
+  }
+
   /// What `unbind` would do.
   public func unbindPlan(_ address: PCIAddress) throws(BindError) -> [BindStep] {
     try restoreSteps(unbindJournal(address))
@@ -93,7 +118,7 @@ public struct Binder<Effects: SystemEffects> {
   /// Lets the kernel choose a driver for a card that no journal knows.
   public func unbindToDefault(_ address: PCIAddress, force: Bool = false) throws(BindError) -> String? {
     try locked { () throws(BindError) in
-      guard SystemFiles.exists(roots.device(address)) else { throw .noSuchDevice(address) }
+      try checkOurs(address)
       try checkHolders(address, force: force)
       let steps: [BindStep] = [
         .setOverride(address, nil), .release(address, keeping: nil), .probe(address, expecting: nil), .forget(address),
@@ -177,7 +202,7 @@ public struct Binder<Effects: SystemEffects> {
   /// The journal of a card to give back, with every file that goes with it.
   private func unbindJournal(_ address: PCIAddress) throws(BindError) -> BindJournal {
     guard var journal = try store.load(address) else {
-      guard SystemFiles.exists(roots.device(address)) else { throw .noSuchDevice(address) }
+      try checkOurs(address)
       throw .notBoundByUs(address, driver: scanner.driver(of: address))
     }
     journal.files = BindFiles.ownPaths(address, roots)
@@ -217,6 +242,14 @@ public struct Binder<Effects: SystemEffects> {
       steps.append(.release(address, keeping: nil))
     }
     return steps + [.setOverride(address, journal.driverOverride)] + files + [.forget(address)]
+  }
+
+  /// A card with a kernel driver of its own is left alone, whatever is asked.
+  private func checkOurs(_ address: PCIAddress) throws(BindError) {
+    guard SystemFiles.exists(roots.device(address)) else { throw .noSuchDevice(address) }
+    if let driver = scanner.driver(of: address), !userSpaceDrivers.contains(driver) {
+      throw .notOurs(address, driver: driver)
+    }
   }
 
   private func checkHolders(_ address: PCIAddress, force: Bool) throws(BindError) {

@@ -176,7 +176,8 @@ private func allOptions() -> BindOptions {
     #expect(throws: BindError.notNetwork(sound, classCode: 0x040300)) { try binder(kernel).bind([sound]) }
     let bare = machine.addDevice("0000:04:00.0", group: nil)
     #expect(throws: BindError.noIOMMU(bare)) { try binder(kernel).bind([bare]) }
-    #expect(throws: BindError.notBoundByUs(address, driver: "e1000e")) { try binder(kernel).unbind(address) }
+    #expect(throws: BindError.notOurs(address, driver: "e1000e")) { try binder(kernel).unbind(address) }
+    #expect(throws: BindError.notOurs(address, driver: "e1000e")) { try binder(kernel).unbindToDefault(address) }
     var options = BindOptions()
     options.group = "nobody-here"
     #expect(throws: BindError.unknownAccount(kind: "group", name: "nobody-here")) {
@@ -251,6 +252,40 @@ private func allOptions() -> BindOptions {
     #expect(SystemFiles.link(want) == "/etc/systemd/system/ringway-bind.service")
     _ = try binder(kernel).unbind(second)
     #expect(machine.snapshot() == before)
+  }
+
+  @Test func bootTakesTheListAndNoOtherCard() throws {
+    let (machine, first) = machineWithCard()
+    let second = machine.addDevice("0000:04:00.0", group: 8, driver: "e1000e")
+    let kernel = SimulatedKernel(machine)
+    var options = BindOptions()
+    options.persist = true
+    _ = try binder(kernel).bind([first], options)
+    _ = try binder(kernel).bind([second], options)
+    // The next boot: no journals, the first card without a driver yet, another card in the second slot.
+    machine.remove("run/ringway")
+    machine.detach("0000:03:00.0")
+    machine.detach("0000:04:00.0")
+    machine.addDevice("0000:04:00.0", device: 0x1521, group: 8, driver: "e1000e")
+    let results = binder(kernel).bindPersisted(BindOptions())
+    #expect(results.count == 2)
+    #expect(throws: BindError.otherCard(second, expected: "8086:10d3", found: "8086:1521")) { try results[0].get() }
+    #expect(try results[1].get().journals.map(\.driver) == ["e1000e"])
+    #expect(kernel.driver("0000:03:00.0") == "vfio-pci" && kernel.driver("0000:04:00.0") == "e1000e")
+    _ = try binder(kernel).unbind(first)
+    #expect(kernel.driver("0000:03:00.0") == "e1000e")
+    try binder(kernel).forget(second)
+    #expect(SystemFiles.list(machine.root + "/etc/systemd/system") == ["multi-user.target.wants"])
+  }
+
+  @Test func aBrokenListIsAnErrorByLine() throws {
+    let (machine, address) = machineWithCard()
+    machine.file("etc/ringway/bind.d/0000:03:00.0", "# hello\ncolour blue\n")
+    let path = machine.root + "/etc/ringway/bind.d/0000:03:00.0"
+    let results = binder(SimulatedKernel(machine)).bindPersisted(BindOptions())
+    let reason = "\"card VENDOR:DEVICE\" or \"driver NAME\" expected"
+    #expect(throws: BindError.badConfiguration(path: path, line: 2, reason: reason)) { try results[0].get() }
+    #expect(results.count == 1 && SimulatedKernel(machine).driver(address.description) == "e1000e")
   }
 
   @Test func onlyOneAtATime() throws {
