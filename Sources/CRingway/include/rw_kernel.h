@@ -55,6 +55,12 @@ static inline int rw_pin_thread(unsigned cpu)
 }
 
 static inline int rw_name_thread(const char *_Nonnull name) { return prctl(PR_SET_NAME, name); }
+/* RLIMIT_MEMLOCK in bytes; all ones when there is no limit. */
+static inline uint64_t rw_memory_lock_limit(void)
+{
+    struct rlimit limit;
+    return getrlimit(RLIMIT_MEMLOCK, &limit) == 0 ? (uint64_t)limit.rlim_cur : UINT64_MAX;
+}
 /* errno is a macro over a function. */
 static inline int rw_errno(void) { return errno; }
 static inline void rw_set_errno(int value) { errno = value; }
@@ -73,6 +79,7 @@ static const unsigned RW_MFD_ALLOW_SEALING = MFD_ALLOW_SEALING;
 static const unsigned RW_MFD_HUGE_SHIFT = 26;
 static const int RW_F_ADD_SEALS = 1033; /* F_ADD_SEALS, linux/fcntl.h */
 static const int RW_F_GET_SEALS = 1034; /* F_GET_SEALS */
+static const int RW_F_SEAL_ALL = 0x000f; /* SEAL, SHRINK, GROW, WRITE */
 
 /* VFIO requests (Documentation/driver-api/vfio.rst and linux/vfio.h). */
 static const unsigned long RW_VFIO_GET_API_VERSION = VFIO_GET_API_VERSION;
