@@ -81,6 +81,8 @@ public final class VFIOFunction: PCIFunction, DMAMapper, Sendable {
 
   /// D0, memory decoding on, bus mastering and INTx off.
   private func wake() {
+    // All ones is no state to write back: the card is away.
+    guard readConfig16(at: 0) != .max else { return }
     if power != 0, readConfig16(at: power + 4) & UInt16(PCI_PM_CTRL_STATE_MASK) != 0 {
       writeConfig16(readConfig16(at: power + 4) & ~UInt16(PCI_PM_CTRL_STATE_MASK), at: power + 4)
       // PCI Power Management Interface Specification 1.2, table 5-6: 10 ms from D3hot to D0.
@@ -113,7 +115,6 @@ public final class VFIOFunction: PCIFunction, DMAMapper, Sendable {
 
   public func setBusMaster(_ on: Bool) {
     let command = readConfig16(at: Int(PCI_COMMAND))
-    // All ones is no state to write back: the card is away.
     guard command != .max else { return }
     let wanted = on ? command | UInt16(PCI_COMMAND_MASTER) : command & ~UInt16(PCI_COMMAND_MASTER)
     if wanted != command { writeConfig16(wanted, at: Int(PCI_COMMAND)) }
