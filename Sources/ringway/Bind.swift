@@ -5,7 +5,7 @@
 // cards back when the time is over and nobody has confirmed.
 
 import ArgumentParser
-import Foundation
+import FoundationEssentials
 import PCI
 
 struct Bind: ParsableCommand {
