@@ -98,6 +98,10 @@ let package = Package(
     tests("PCI", ["Platform", system]),
     tests("DMAMemory", ["DeviceIO", "Platform", system]),
     tests("VFIO", ["PCI", "DMAMemory", "DeviceIO", "Platform", "CRingway", system]),
+    // Module VFIO against a real kernel's, for the testbed's guests.
+    .executableTarget(
+      name: "vfio-probe", dependencies: ["VFIO", "PCI", "DMAMemory", "DeviceIO", "Platform", "CRingway"],
+      path: "Tests/VFIOProbe", swiftSettings: settings),
     tests("VirtioTransport", ["DeviceIO", "PCI", "DMAMemory"]),
     tests("NetmapCore", ["DMAMemory", "DeviceIO", "Platform"]),
     tests("Packet", ["DMAMemory", "DeviceIO"]),
