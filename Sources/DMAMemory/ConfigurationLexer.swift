@@ -57,13 +57,14 @@ struct ConfigurationLexer {
   private let line: Int
   private var at = 0
 
+  /// - Parameter names: the directives there are; others are refused before the rest is read.
   /// - Returns: nil for a line that is empty or a comment.
-  static func directive(_ bytes: ArraySlice<UInt8>, number: Int) throws(ConfigurationError) -> Directive? {
+  static func directive(_ bytes: ArraySlice<UInt8>, number: Int, names: [String]) throws(ConfigurationError) -> Directive? {
     guard let text = String(validating: bytes, as: UTF8.self) else {
       throw ConfigurationError(number, 1, "the line is not valid UTF-8. Save the file as UTF-8 text.")
     }
     var lexer = ConfigurationLexer(text, line: number)
-    return try lexer.read()
+    return try lexer.read(names)
   }
 
   private init(_ text: String, line: Int) {
@@ -73,9 +74,13 @@ struct ConfigurationLexer {
     self.line = line
   }
 
-  private mutating func read() throws(ConfigurationError) -> Directive? {
+  private mutating func read(_ names: [String]) throws(ConfigurationError) -> Directive? {
     try skipBlanks()
     guard let word = try bareWord(until: []) else { return nil }
+    guard names.contains(word.text) else {
+      let list = names.map { "`\($0)`" }.joined(separator: " or ")
+      throw word.error("`\(word.text)` is no directive. Lines start with \(list).")
+    }
     var directive = Directive(word: word)
     while true {
       try skipBlanks()

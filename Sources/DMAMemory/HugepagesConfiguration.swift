@@ -57,7 +57,7 @@ public struct HugepagesConfiguration: Equatable, Sendable {
     }
     for (index, line) in bytes.split(separator: UInt8(ascii: "\n"), omittingEmptySubsequences: false).enumerated() {
       do throws(ConfigurationError) {
-        guard let directive = try ConfigurationLexer.directive(line, number: index + 1) else { continue }
+        guard let directive = try ConfigurationLexer.directive(line, number: index + 1, names: ["pages", "mount"]) else { continue }
         try add(directive)
       } catch {
         errors.append(error)
@@ -67,11 +67,10 @@ public struct HugepagesConfiguration: Equatable, Sendable {
   }
 
   private mutating func add(_ directive: Directive) throws(ConfigurationError) {
-    switch directive.word.text {
-    case "pages": try addReservation(directive)
-    case "mount": try addMount(directive)
-    default:
-      throw directive.word.error("`\(directive.word.text)` is no directive. Lines start with `pages` or `mount`.")
+    if directive.word.text == "pages" {
+      try addReservation(directive)
+    } else {
+      try addMount(directive)
     }
   }
 
