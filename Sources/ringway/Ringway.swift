@@ -20,6 +20,10 @@ import ArgumentParser
       Unbind.self,
       Watcher.self,
       Hugepages.self,
+      Pktgen.self,
+      Bridge.self,
+      CaptureCommand.self,
+      Stats.self,
     ])
 
   static func main() {
