@@ -29,6 +29,8 @@ internal import SystemPackage
     let made = unsafe mmap(nil, mapped, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor, off_t(fileOffset))
     guard let made = unsafe made, UInt(bitPattern: made) != .max else { throw Errno(rawValue: rw_errno()) }
     unsafe base = made
+    // A child of this process must not drive the card: two would feed one ring.
+    _ = unsafe madvise(made, mapped, MADV_DONTFORK)
     do {
       place = try FaultTable.add(base: UInt64(UInt(bitPattern: made)), count: UInt64(mapped), event: event)
     } catch {

@@ -23,16 +23,9 @@ struct Findings {
     }
     let config = try channel.region(Int(VFIO_PCI_CONFIG_REGION_INDEX))
     guard config.count >= 256 else { throw .malformed(function: name, what: "\(config.count) bytes of configuration space") }
-    let read = { (offset: Int, width: Int) -> UInt32? in
-      channel.read(region: Int(VFIO_PCI_CONFIG_REGION_INDEX), offset: offset, width: width)
-    }
-    guard let ids = read(0, 4), ids & 0xFFFF != 0xFFFF, let revision = read(8, 4), let subsystem = read(0x2C, 4) else {
-      throw .gone(address: name)
-    }
-    identity = PCIIdentity(
-      vendor: UInt16(truncatingIfNeeded: ids), device: UInt16(truncatingIfNeeded: ids >> 16),
-      subsystemVendor: UInt16(truncatingIfNeeded: subsystem), subsystemDevice: UInt16(truncatingIfNeeded: subsystem >> 16),
-      revision: UInt8(truncatingIfNeeded: revision), classCode: revision >> 8)
+    let space = try Findings.configuration(channel)
+    identity = space.identity
+    power = space.offset(of: PCICapability.powerManagement) ?? 0
     let interrupt = { (kind: Int, count: Int) throws(VFIOError) -> Int in
       guard kind < count else { return 0 }
       let found = try channel.interrupt(kind)
@@ -41,21 +34,15 @@ struct Findings {
     msix = try interrupt(Int(VFIO_PCI_MSIX_IRQ_INDEX), info.interrupts)
     hasErrors = try interrupt(Int(VFIO_PCI_ERR_IRQ_INDEX), info.interrupts) > 0
     hasRequests = try interrupt(Int(VFIO_PCI_REQ_IRQ_INDEX), info.interrupts) > 0
-    power = Findings.powerManagement(read)
   }
 
-  /// Walks the capability list of configuration space (PCI Local Bus Specification 3.0, 6.7).
-  private static func powerManagement(_ read: (Int, Int) -> UInt32?) -> Int {
-    guard let status = read(Int(PCI_STATUS), 2), status & UInt32(PCI_STATUS_CAP_LIST) != 0,
-      var at = read(Int(PCI_CAPABILITY_LIST), 1)
-    else { return 0 }
-    // 48 capabilities of four bytes fill the space: a list that is longer runs in a circle.
-    for _ in 0..<48 {
-      at &= ~3
-      guard at >= 0x40, let header = read(Int(at), 2) else { return 0 }
-      if header & 0xFF == UInt32(PCI_CAP_ID_PM) { return Int(at) }
-      at = header >> 8
+  /// The first 256 bytes of configuration space.
+  private static func configuration(_ channel: any VFIOChannel) throws(VFIOError) -> PCIConfig {
+    var bytes = [UInt8](repeating: 0xFF, count: 256)
+    for offset in stride(from: 0, to: bytes.count, by: 4) {
+      guard let word = channel.read(region: Int(VFIO_PCI_CONFIG_REGION_INDEX), offset: offset, width: 4) else { break }
+      bytes.set(word, at: offset)
     }
-    return 0
+    do { return try PCIConfig(bytes: bytes) } catch { throw .gone(address: channel.name) }
   }
 }

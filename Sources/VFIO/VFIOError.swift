@@ -4,7 +4,7 @@ public import SystemPackage
 
 /// A function that could not be opened. Each case says what to do about it.
 public enum VFIOError: Error, Equatable, Sendable, CustomStringConvertible {
-  /// Not a PCI address of the form 0000:03:00.0.
+  /// Not a PCI address.
   case invalidAddress(String)
   case noSuchFunction(address: String)
   /// Another driver (or none) holds the function.

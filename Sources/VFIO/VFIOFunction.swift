@@ -41,17 +41,23 @@ public final class VFIOFunction: PCIFunction, DMAMapper, Sendable {
   /// Opens a function that is bound to vfio-pci.
   ///
   /// It comes reset, awake (D0), with memory decoding on, bus mastering and INTx off.
-  /// - Parameter address: "0000:03:00.0".
-  public static func open(_ address: String, paths: VFIOPaths = VFIOPaths()) throws(VFIOError) -> VFIOFunction {
-    try open(address, system: LinuxVFIO(), paths: paths)
+  public static func open(_ address: PCIAddress, roots: SystemRoots = SystemRoots()) throws(VFIOError) -> VFIOFunction {
+    try open(address, system: LinuxVFIO(), roots: roots)
   }
 
-  static func open(_ address: String, system: any VFIOSystem, paths: VFIOPaths) throws(VFIOError) -> VFIOFunction {
-    let group = try VFIOGroup(of: address, system: system, paths: paths)
+  /// The same, with the address as people write it: "0000:03:00.0", "03:00.0".
+  public static func open(_ address: String, roots: SystemRoots = SystemRoots()) throws(VFIOError) -> VFIOFunction {
+    guard let parsed = try? PCIAddress(address) else { throw .invalidAddress(address) }
+    return try open(parsed, roots: roots)
+  }
+
+  static func open(_ address: PCIAddress, system: any VFIOSystem, roots: SystemRoots) throws(VFIOError) -> VFIOFunction {
+    let name = address.description
+    let group = try VFIOGroup(of: address, system: system, roots: roots)
     let container = try VFIOContainer(
-      system, path: paths.devices + "/vfio", address: address, group: (group.number, group.descriptor.raw))
-    let device = try group.device(address, system: system)
-    let channel = KernelChannel(name: address, system: system, device: device, group: group.descriptor)
+      system, path: roots.dev + "/vfio/vfio", address: name, group: (group.number, group.descriptor.raw))
+    let device = try group.device(name, system: system)
+    let channel = KernelChannel(name: name, system: system, device: device, group: group.descriptor)
     return try VFIOFunction(channel, dma: container)
   }
 
@@ -81,16 +87,22 @@ public final class VFIOFunction: PCIFunction, DMAMapper, Sendable {
 
   /// D0, memory decoding on, bus mastering and INTx off.
   private func wake() {
-    // All ones is no state to write back: the card is away.
     guard readConfig16(at: 0) != .max else { return }
     if power != 0, readConfig16(at: power + 4) & UInt16(PCI_PM_CTRL_STATE_MASK) != 0 {
       writeConfig16(readConfig16(at: power + 4) & ~UInt16(PCI_PM_CTRL_STATE_MASK), at: power + 4)
       // PCI Power Management Interface Specification 1.2, table 5-6: 10 ms from D3hot to D0.
       MonotonicClock().sleep(nanoseconds: 10_000_000)
     }
-    let command = readConfig16(at: Int(PCI_COMMAND))
-    let wanted = (command | UInt16(PCI_COMMAND_MEMORY | PCI_COMMAND_INTX_DISABLE)) & ~UInt16(PCI_COMMAND_MASTER)
-    if wanted != command { writeConfig16(wanted, at: Int(PCI_COMMAND)) }
+    changeCommand { $0.formUnion([.memorySpace, .interruptDisable]); $0.remove(.busMaster) }
+  }
+
+  /// The command register of configuration space, written only when it changes.
+  private func changeCommand(_ change: (inout PCICommand) -> Void) {
+    let before = PCICommand(rawValue: readConfig16(at: Int(PCI_COMMAND)))
+    var after = before
+    change(&after)
+    // All ones is no state to write back: the card is away.
+    if before.rawValue != .max, after != before { writeConfig16(after.rawValue, at: Int(PCI_COMMAND)) }
   }
 
   // MARK: Configuration space
@@ -114,10 +126,7 @@ public final class VFIOFunction: PCIFunction, DMAMapper, Sendable {
   }
 
   public func setBusMaster(_ on: Bool) {
-    let command = readConfig16(at: Int(PCI_COMMAND))
-    guard command != .max else { return }
-    let wanted = on ? command | UInt16(PCI_COMMAND_MASTER) : command & ~UInt16(PCI_COMMAND_MASTER)
-    if wanted != command { writeConfig16(wanted, at: Int(PCI_COMMAND)) }
+    changeCommand { if on { $0.insert(.busMaster) } else { $0.remove(.busMaster) } }
   }
 
   // MARK: Registers

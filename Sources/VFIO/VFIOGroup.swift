@@ -1,42 +1,29 @@
 // From a PCI address to an open group: sysfs first, so that a refusal can say why.
 
 internal import CRingway
+internal import PCI
 internal import Platform
 internal import SystemPackage
-
-/// Where the kernel shows its devices. Tests point these elsewhere.
-public struct VFIOPaths: Sendable {
-  /// sysfs.
-  public var sysfs: String
-  /// The directory of VFIO's device files.
-  public var devices: String
-  public init(sysfs: String = "/sys", devices: String = "/dev/vfio") {
-    self.sysfs = sysfs
-    self.devices = devices
-  }
-
-  func function(_ address: String) -> String { "\(sysfs)/bus/pci/devices/\(address)" }
-  func group(_ number: Int) -> String { "\(sysfs)/kernel/iommu_groups/\(number)" }
-}
 
 /// The IOMMU group of a function.
 struct VFIOGroup: ~Copyable {
   let number: Int
   let descriptor: OwnedDescriptor
 
-  /// Checks that the function is there, is bound to a VFIO driver and has an IOMMU, then opens its
+  /// Checks that the function is there, has an IOMMU and is bound to a driver of VFIO, then opens its
   /// group and checks that the group is viable.
-  init(of address: String, system: any VFIOSystem, paths: VFIOPaths) throws(VFIOError) {
-    let function = paths.function(address)
-    guard VFIOGroup.isAddress(address) else { throw .invalidAddress(address) }
-    guard Files.exists(function) else { throw .noSuchFunction(address: address) }
-    let driver = try? Files.linkName(function + "/driver")
-    guard let driver, VFIOGroup.isVFIO(driver) else { throw .notBound(address: address, driver: driver) }
-    guard let number = (try? Files.linkName(function + "/iommu_group")).flatMap({ Int($0) }),
-      (try? Files.line(paths.group(number) + "/name")) != "vfio-noiommu"
-    else { throw .noIOMMU(address: address) }
+  init(of address: PCIAddress, system: any VFIOSystem, roots: SystemRoots) throws(VFIOError) {
+    let name = address.description
+    guard let device = try? SysfsPCI(roots: roots).device(at: address) else { throw .noSuchFunction(address: name) }
+    // First, because without an IOMMU no driver of VFIO takes the card either.
+    guard let number = device.iommuGroup,
+      (try? Files.line("\(roots.sys)/kernel/iommu_groups/\(number)/name")) != "vfio-noiommu"
+    else { throw .noIOMMU(address: name) }
+    guard let driver = device.driver, VFIOGroup.isVFIO(driver) else {
+      throw .notBound(address: name, driver: device.driver)
+    }
 
-    let group = try VFIOGroup.open(address, number, system, paths)
+    let group = try VFIOGroup.open(name, number, system, roots)
     // struct vfio_group_status
     var status = [UInt8](structure: 8)
     do {
@@ -45,21 +32,22 @@ struct VFIOGroup: ~Copyable {
       throw .system(operation: "ask for the state of IOMMU group", subject: "\(number)", errno: error)
     }
     guard status.field(UInt32.self, at: 4)! & UInt32(VFIO_GROUP_FLAGS_VIABLE) != 0 else {
-      throw .groupNotViable(address: address, group: number, members: VFIOGroup.inTheWay(of: number, paths))
+      throw .groupNotViable(address: name, group: number, members: VFIOGroup.inTheWay(of: number, roots))
     }
     self.number = number
     descriptor = group
   }
 
   private static func open(
-    _ address: String, _ number: Int, _ system: any VFIOSystem, _ paths: VFIOPaths
+    _ address: String, _ number: Int, _ system: any VFIOSystem, _ roots: SystemRoots
   ) throws(VFIOError) -> OwnedDescriptor {
-    let path = "\(paths.devices)/\(number)"
+    let devices = roots.dev + "/vfio"
+    let path = "\(devices)/\(number)"
     do {
       return try system.open(path)
     } catch {
       switch error {
-      case .noSuchFileOrDirectory where !Files.exists(paths.devices): throw .moduleMissing(path: paths.devices)
+      case .noSuchFileOrDirectory where !Files.exists(devices): throw .moduleMissing(path: devices)
       // Bound, and yet without a file: the driver let go of it meanwhile.
       case .noSuchFileOrDirectory, .noDevice: throw .gone(address: address)
       case .permissionDenied, .notPermitted: throw .noPermission(path: path, group: number)
@@ -85,27 +73,17 @@ struct VFIOGroup: ~Copyable {
     }
   }
 
-  /// A domain of four or more hexadecimal digits, bus, device and function: 0000:03:00.0.
-  static func isAddress(_ text: String) -> Bool {
-    let parts = text.split(separator: ":", omittingEmptySubsequences: false)
-    let last = parts.last?.split(separator: ".", omittingEmptySubsequences: false) ?? []
-    guard parts.count == 3, last.count == 2 else { return false }
-    let sizes = [parts[0].count >= 4 && parts[0].count <= 8, parts[1].count == 2, last[0].count == 2, last[1].count == 1]
-    return !sizes.contains(false) && (parts[0] + parts[1] + last[0] + last[1]).allSatisfy { $0.isASCII && $0.isHexDigit }
-  }
-
   /// vfio-pci and its relatives for single families (mlx5_vfio_pci, …).
   static func isVFIO(_ driver: String) -> Bool { driver.hasSuffix("vfio-pci") || driver.hasSuffix("vfio_pci") }
 
   /// The group's functions that a driver of the kernel holds. Bridges and reserved functions are
   /// not in the way (vfio_dev_viable in the kernel's vfio/group.c).
-  static func inTheWay(of number: Int, _ paths: VFIOPaths) -> [VFIOError.GroupMember] {
-    let members = (try? Files.list(paths.group(number) + "/devices")) ?? []
-    return members.compactMap { member in
-      guard let driver = try? Files.linkName(paths.group(number) + "/devices/\(member)/driver"),
-        !isVFIO(driver), !["pci-stub", "pcieport", "shpchp"].contains(driver)
-      else { return nil }
-      return VFIOError.GroupMember(address: member, driver: driver)
+  static func inTheWay(of number: Int, _ roots: SystemRoots) -> [VFIOError.GroupMember] {
+    SysfsPCI(roots: roots).members(ofGroup: number).compactMap { member in
+      guard let driver = member.driver, !isVFIO(driver), !["pci-stub", "pcieport", "shpchp"].contains(driver) else {
+        return nil
+      }
+      return VFIOError.GroupMember(address: member.address.description, driver: driver)
     }
   }
 }

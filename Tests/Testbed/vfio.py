@@ -1,6 +1,12 @@
 """Module VFIO against the guest's kernel, by `vfio-probe` (Tests/VFIOProbe): no driver of ours is involved."""
 
+from dataclasses import replace
+
 from testbed.scenario import Skip, expect, scenario
+from testbed.topology import VIRTIO, Topology
+
+UNREMAPPED = Topology((VIRTIO,), hugepages=16, kernel_arguments="intremap=off")
+UNTRANSLATED = Topology((replace(VIRTIO, owner="kernel"),), hugepages=16, kernel_arguments="intel_iommu=off")
 
 
 def need(t):
@@ -78,3 +84,17 @@ def unplugging_asks_first(t):
     """device_del of both cards while they are held."""
     wanted_back(t, "e1000e")
     wanted_back(t, "virtio")
+
+
+@scenario(UNREMAPPED, binary=False)
+def without_interrupt_remapping(t):
+    """An IOMMU that cannot confine interrupts: refused, and taken when the machine's owner accepts the risk."""
+    refused(t, "{virtio}", "does not remap interrupts", "allow_unsafe_interrupts=1")
+    t.guest.check("echo 1 > /sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts")
+    expect("all well" in probe(t, "{virtio}"), "refused although the risk was accepted")
+
+
+@scenario(UNTRANSLATED, binary=False)
+def without_an_iommu(t):
+    """A card behind no IOMMU is refused for that, before anybody tries to bind it."""
+    refused(t, "{virtio}", "behind no IOMMU", "`intel_iommu=on`")

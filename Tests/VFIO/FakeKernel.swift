@@ -32,7 +32,7 @@ final class FakeKernel: VFIOSystem {
     var viable = true
   }
   let script = Mutex(Script())
-  let paths: VFIOPaths
+  let roots: SystemRoots
   let root: String
   /// The device's file: kept by the test as well, so that it can write registers and cut it short.
   let device: OwnedDescriptor
@@ -42,7 +42,7 @@ final class FakeKernel: VFIOSystem {
     let made = unsafe template.withUnsafeMutableBufferPointer { unsafe mkdtemp($0.baseAddress!) != nil }
     try #require(made, "mkdtemp")
     root = String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
-    paths = VFIOPaths(sysfs: root + "/sys", devices: root + "/dev")
+    roots = SystemRoots(under: root)
     device = try memoryFile(8 << 20)
     try makeTree()
     poke16(0x8086, 0)
@@ -65,11 +65,10 @@ final class FakeKernel: VFIOSystem {
 
   private func makeTree() throws {
     for directory in [
-      "sys", "sys/bus", "sys/bus/pci", "sys/bus/pci/devices", "sys/bus/pci/devices/\(FakeKernel.address)", "sys/kernel",
-      "sys/kernel/iommu_groups", "sys/kernel/iommu_groups/7", "sys/kernel/iommu_groups/7/devices", "dev",
+      "sys", "sys/bus", "sys/bus/pci", "sys/bus/pci/devices", "sys/kernel",
+      "sys/kernel/iommu_groups", "sys/kernel/iommu_groups/7", "sys/kernel/iommu_groups/7/devices", "dev", "dev/vfio",
     ] { try makeDirectory(directory) }
-    link("sys/bus/pci/devices/\(FakeKernel.address)/iommu_group", to: "../../../../kernel/iommu_groups/7")
-    bind(to: "vfio-pci")
+    try addMember(FakeKernel.address, driver: "vfio-pci")
   }
 
   func makeDirectory(_ path: String) throws {
@@ -86,10 +85,16 @@ final class FakeKernel: VFIOSystem {
     if let driver { link(path, to: "../../../../bus/pci/drivers/\(driver)") }
   }
 
-  /// Puts another function into the group.
+  /// Puts a function into the group.
   func addMember(_ address: String, driver: String?) throws {
-    try makeDirectory("sys/kernel/iommu_groups/7/devices/\(address)")
-    if let driver { link("sys/kernel/iommu_groups/7/devices/\(address)/driver", to: "../../../../../bus/pci/drivers/\(driver)") }
+    let path = "sys/bus/pci/devices/\(address)"
+    try makeDirectory(path)
+    for (name, text) in [("vendor", "0x8086"), ("device", "0x10d3"), ("class", "0x020000")] {
+      try Files.write(text + "\n", to: "\(root)/\(path)/\(name)", create: true)
+    }
+    link(path + "/iommu_group", to: "../../../../kernel/iommu_groups/7")
+    link("sys/kernel/iommu_groups/7/devices/\(address)", to: "../../../../bus/pci/devices/\(address)")
+    if let driver { link(path + "/driver", to: "../../../../bus/pci/drivers/\(driver)") }
   }
 
   private func remove(_ path: String) {
@@ -120,7 +125,6 @@ final class FakeKernel: VFIOSystem {
   func plug() { _ = ftruncate(device.raw, 8 << 20) }
 
   var log: [String] { script.withLock { $0.log } }
-  /// Says which descriptors have been closed: pairs of name and whether it is still open.
   func set(_ change: (inout Script) -> Void) { script.withLock { change(&$0) } }
 
   // MARK: VFIOSystem
@@ -128,7 +132,7 @@ final class FakeKernel: VFIOSystem {
   var memoryLockLimit: Int? { script.withLock { $0.lockLimit } }
 
   func open(_ path: String) throws(Errno) -> OwnedDescriptor {
-    let name = String(path.dropFirst(paths.devices.count + 1))
+    let name = String(path.dropFirst(roots.dev.count + "/vfio/".count))
     if let error = script.withLock({ $0.openErrors[name] }) { throw error }
     script.withLock { $0.log.append("open \(name)") }
     do { return try OwnedDescriptor(opening: "/dev/null", flags: O_RDWR) } catch { throw error.errno }

@@ -16,7 +16,7 @@ import Testing
 
   init() throws {
     kernel = try FakeKernel()
-    function = try VFIOFunction.open(FakeKernel.address, system: kernel, paths: kernel.paths)
+    function = try VFIOFunction.open(PCIAddress(FakeKernel.address), system: kernel, roots: kernel.roots)
     kernel.set { $0.log = [] }
   }
 
@@ -239,7 +239,7 @@ import Testing
 
   @Test func aDroppedFunctionIsClosedAndItsRegistersStayReadable() throws {
     let kernel = try FakeKernel()
-    var function: VFIOFunction? = try VFIOFunction.open(FakeKernel.address, system: kernel, paths: kernel.paths)
+    var function: VFIOFunction? = try VFIOFunction.open(PCIAddress(FakeKernel.address), system: kernel, roots: kernel.roots)
     let space = try #require(function).registers(bar: 0)
     let ports = try #require(function).registers(bar: 2)
     space.write32(7, at: 0)
