@@ -1,11 +1,12 @@
 // The one place that knows every driver.
 
 public import DriverKit
+internal import E1000e
 public import PCI
 
 /// Which driver serves which card.
 public enum DriverTable {
-  public static var drivers: [any NetDriver.Type] { [] }
+  public static var drivers: [any NetDriver.Type] { [E1000eDriver.self] }
 
   /// Every card that is served, for listings.
   public static var supportedCards: [SupportedCard] {
