@@ -95,7 +95,7 @@ let package = Package(
     tests("Platform", ["CRingway", system]),
     tests("DeviceIO"),
     tests("Wire"),
-    tests("PCI", ["Platform", system]),
+    tests("PCI", ["CRingway", "Platform", system]),
     tests("DMAMemory", ["CRingway", "DeviceIO", "Platform", system]),
     tests("VFIO", ["PCI", "DMAMemory", "DeviceIO", "Platform", "CRingway", system]),
     // Module VFIO against a real kernel's, for the testbed's guests.

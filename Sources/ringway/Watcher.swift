@@ -57,7 +57,7 @@ struct Watcher: ParsableCommand {
     for signal in [SIGHUP, SIGINT, SIGPIPE] { _ = Glibc.signal(signal, SIG_IGN) }
     // The working directory must not keep a file system busy.
     _ = unsafe chdir("/")
-    let binder = Binder(effects: MachineEffects())
+    let binder = Binder(effects: MachineEffects(), warn: warn)
     var pending = addresses
     var told = false
     while !pending.isEmpty {

@@ -8,6 +8,7 @@
 #include <linux/memfd.h>
 #include <linux/mempolicy.h>
 #include <linux/pci_regs.h>
+#include <linux/rtnetlink.h>
 #include <linux/vfio.h>
 #include <linux/virtio_config.h>
 #include <linux/virtio_net.h>
@@ -39,6 +40,8 @@ static inline int rw_ioctl_value(int fd, unsigned long request, unsigned long va
 static inline int rw_fcntl(int fd, int command, int value) { return fcntl(fd, command, value); }
 static inline int rw_open(const char *_Nonnull path, int flags, unsigned mode) { return open(path, flags, mode); }
 static inline int rw_memfd_create(const char *_Nonnull name, unsigned flags) { return (int)syscall(SYS_memfd_create, name, flags); }
+/* unshare(2): glibc declares it for GNU sources only. CLONE_NEWNET is 0x40000000. */
+static inline int rw_unshare(int flags) { return (int)syscall(SYS_unshare, flags); }
 static inline long rw_mbind(void *_Nonnull start, unsigned long length, int mode, const unsigned long *_Nonnull mask, unsigned long max_node, unsigned flags)
 {
     return syscall(SYS_mbind, start, length, mode, mask, max_node, flags);
