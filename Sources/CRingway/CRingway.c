@@ -1,4 +1,2 @@
-/* Storage only: everything else is in the headers. */
+/* The module is headers only; the package manager wants one source file. */
 #include "CRingway.h"
-
-struct rw_fault_table rw_faults;
