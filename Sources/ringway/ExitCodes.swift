@@ -110,12 +110,8 @@ func complain(_ problem: String, hint: String? = nil) {
   if let hint { printError("hint: \(hint)") }
 }
 
-/// Something worth knowing that did not keep the command from its end.
-func warn(_ text: String) { printError("ringway: warning: \(text)") }
-
-/// Writes a line to standard error, after what was printed before.
+/// Writes a line to standard error.
 func printError(_ line: String) {
-  fflush(nil)
   let bytes = Array((line + "\n").utf8)
   var done = 0
   while done < bytes.count {

@@ -31,7 +31,7 @@ struct Unbind: ParsableCommand {
   }
 
   func run() throws {
-    let binder = Binder(effects: MachineEffects(), warn: warn)
+    let binder = Binder(effects: MachineEffects())
     if recover {
       let recovered = try binder.recover()
       if recovered.isEmpty { print("nothing was left half done") }
@@ -51,7 +51,7 @@ struct Unbind: ParsableCommand {
         print("\(address): \(try binder.unbindToDefault(address, force: force) ?? "no driver")")
       } else {
         for recovery in try binder.unbind(address, force: force) where recovery.address != address {
-          warn(recovery.description)
+          printError("ringway: warning: \(recovery)")
         }
         let device = try? SysfsPCI().device(at: address)
         print("\(address): \(device?.driver ?? "no driver")")

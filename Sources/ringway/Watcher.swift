@@ -1,8 +1,7 @@
 // The process behind `ringway bind --confirm`: waits, and puts the cards back.
 
 import ArgumentParser
-import FoundationEssentials
-import Glibc
+import Foundation
 import PCI
 
 /// `ringway watch-bind DEADLINE ADDRESS…`, started by bind alone.
@@ -54,10 +53,10 @@ struct Watcher: ParsableCommand {
   func run() throws {
     // Out of the terminal's reach, before anybody relies on this process.
     setsid()
-    for signal in [SIGHUP, SIGINT, SIGPIPE] { _ = Glibc.signal(signal, SIG_IGN) }
+    for signal in [SIGHUP, SIGINT, SIGPIPE] { _ = Foundation.signal(signal, SIG_IGN) }
     // The working directory must not keep a file system busy.
     _ = unsafe chdir("/")
-    let binder = Binder(effects: MachineEffects(), warn: warn)
+    let binder = Binder(effects: MachineEffects())
     var pending = addresses
     var told = false
     while !pending.isEmpty {

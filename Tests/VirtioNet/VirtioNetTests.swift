@@ -1,3 +1,304 @@
+import DriverKit
+import Models
+import Packet
 import Testing
+import Wire
 
 @testable import VirtioNet
+
+@Suite struct AttachTests {
+  @Test func `attach reads what the device is and leaves it quiet`() throws {
+    let bench = try Bench()
+    #expect(bench.driver.macAddress == bench.model.options.address)
+    #expect(bench.driver.health == .stopped)
+    #expect(bench.model.deviceStatus == 0)
+    #expect(!bench.model.busMaster)
+    #expect(bench.driver.options.receiveDescriptors == 256)
+    #expect(bench.driver.options.transmitDescriptors == 256)
+    #expect(bench.driver.maximumFrame == 1518)
+    #expect(bench.driver.capabilities.contains([.multicastFilter, .setMACAddress, .jumboFrames]))
+    #expect(bench.model.complaints.isEmpty)
+  }
+
+  @Test func `both device ids are served, and no other`() {
+    #expect(VirtioNetDriver.matches.map(\.device) == [0x1041, 0x1000])
+    #expect(VirtioNetDriver.matches.allSatisfy { $0.vendor == 0x1af4 })
+  }
+
+  @Test func `options that the device cannot do are refused`() throws {
+    var odd = PortOptions()
+    odd.receiveDescriptors = 100
+    var many = PortOptions()
+    many.queues = 2
+    var large = PortOptions()
+    large.mtu = 9000
+    var strip = PortOptions()
+    strip.stripVLAN = true
+    var single = VirtioNetModelOptions()
+    single.features &= ~VirtioModelFeature.mergeableBuffers
+    for (model, options) in [
+      (VirtioNetModelOptions(), odd), (VirtioNetModelOptions(), many), (single, large), (VirtioNetModelOptions(), strip),
+    ] {
+      let error = try #require(throws: DriverError.self) { _ = try Bench(model, options) }
+      guard case .option = error else {
+        Issue.record("\(error)")
+        continue
+      }
+    }
+    var limited = VirtioNetModelOptions()
+    limited.features |= VirtioModelFeature.mtu
+    #expect(throws: DriverError.option(card: "model:virtio-net", name: "mtu", value: "9000", allowed: "68 to 1500")) {
+      _ = try Bench(limited, large)
+    }
+  }
+
+  @Test func `a device behind an IOMMU that does not know of it is refused with the remedy`() throws {
+    var options = VirtioNetModelOptions()
+    options.features &= ~VirtioModelFeature.accessPlatform
+    let error = try #require(throws: DriverError.self) { _ = try Bench(options) }
+    #expect(error.description.contains("VIRTIO_F_ACCESS_PLATFORM"))
+    #expect(error.description.contains("iommu_platform=on"))
+  }
+
+  @Test func `the card is unmapped when the driver goes away`() throws {
+    var bench: Bench? = try Bench()
+    let model = try #require(bench?.model)
+    try bench?.start()
+    #expect(model.mappedBytes > 0)
+    bench = nil
+    #expect(model.mappedBytes == 0)
+    #expect(model.complaints.isEmpty)
+  }
+}
+
+@Suite struct TrafficTests {
+  @Test(arguments: RingFeatures.all) func `frames go out as they are`(features: RingFeatures) throws {
+    let bench = try Bench(features.options)
+    try bench.start()
+    let frames = (0..<1000).map { frame($0, count: 60 + $0 % 1400) }
+    bench.send(frames)
+    #expect(bench.model.takeSent() == frames)
+    #expect(bench.model.complaints.isEmpty)
+    #expect(bench.statistic("tx_packets") == 1000)
+    #expect(bench.statistic("tx_bytes") == UInt64(frames.reduce(0) { $0 + $1.count }))
+    #expect(bench.statistic("tx_queue_0_packets") == 1000)
+  }
+
+  @Test(arguments: RingFeatures.all) func `frames come in as they are`(features: RingFeatures) throws {
+    let bench = try Bench(features.options)
+    try bench.start()
+    let frames = (0..<1000).map { frame($0, count: 60 + $0 % 1400) }
+    for frame in frames { bench.model.inject(frame) }
+    #expect(bench.receive() == frames)
+    #expect(bench.model.complaints.isEmpty)
+    #expect(bench.statistic("rx_packets") == 1000)
+    #expect(bench.statistic("rx_bytes") == UInt64(frames.reduce(0) { $0 + $1.count }))
+    #expect(bench.driver.health == .running)
+  }
+
+  @Test(arguments: RingFeatures.all) func `the indexes wrap`(features: RingFeatures) throws {
+    let bench = try Bench(features.options)
+    try bench.start()
+    var batch = PacketBatch(capacity: 32)
+    var received = 0
+    for round in 0..<2200 {
+      for i in 0..<32 { bench.model.inject(frame(round * 32 + i)) }
+      bench.model.step()
+      received += bench.driver.receive(queue: 0, into: &batch, max: 32)
+      // Back out again, as a bridge does.
+      while !batch.isEmpty {
+        _ = bench.driver.send(queue: 0, &batch)
+        bench.model.step()
+      }
+      let out = bench.model.takeSent()
+      #expect(out.count == 32 && out.first == frame(round * 32) && out.last == frame(round * 32 + 31))
+    }
+    #expect(received == 2200 * 32)
+    #expect(bench.model.complaints.isEmpty)
+    #expect(bench.driver.health == .running)
+  }
+
+  @Test func `one notification a batch`() throws {
+    let bench = try Bench()
+    try bench.start()
+    bench.send((0..<320).map { frame($0) })
+    #expect(bench.model.notifications[1] == 10)
+    #expect(bench.statistic("tx_kicks") == 10)
+  }
+
+  @Test func `received frames are sent on one descriptor, others with a header of their own`() throws {
+    var options = PortOptions()
+    options.transmitDescriptors = 64
+    let bench = try Bench(VirtioNetModelOptions(), options)
+    try bench.start()
+    var batch = PacketBatch(capacity: 128)
+    for i in 0..<100 { bench.model.inject(frame(i)) }
+    bench.model.step()
+    _ = bench.driver.receive(queue: 0, into: &batch, max: 100)
+    #expect(bench.driver.send(queue: 0, &batch) == 64)
+    bench.model.step()
+    #expect(bench.driver.send(queue: 0, &batch) == 36)
+    bench.model.step()
+    bench.driver.reclaim(queue: 0)
+    bench.fill(&batch, (0..<100).map { frame($0) })
+    #expect(bench.driver.send(queue: 0, &batch) == 32)
+    bench.model.step()
+    #expect(bench.model.takeSent() == (0..<100).map { frame($0) } + (0..<32).map { frame($0) })
+    #expect(bench.model.complaints.isEmpty)
+  }
+
+  @Test(arguments: [false, true]) func `frames over several buffers go out and come in`(reversed: Bool) throws {
+    var modelOptions = VirtioNetModelOptions()
+    modelOptions.reversesCompletions = reversed
+    var options = PortOptions()
+    options.mtu = 9000
+    let bench = try Bench(modelOptions, options)
+    try bench.start()
+    var batch = PacketBatch(capacity: 32)
+    var random = SplitMix(7)
+    for round in 0..<200 {
+      let frames = (0..<8).map { frame(round * 8 + $0, count: 60 + Int(random.next() % 8900)) }
+      for frame in frames { bench.model.inject(frame) }
+      bench.model.step()
+      #expect(bench.driver.receive(queue: 0, into: &batch, max: 32) == 8)
+      var seen: [[UInt8]] = []
+      batch.forEach { packet in
+        seen.append(packet.bytes())
+        #expect(packet.segmentCount == (packet.count + 12 + 2047) / 2048)
+      }
+      #expect(seen == frames)
+      #expect(bench.driver.send(queue: 0, &batch) == 8)
+      bench.model.step()
+      #expect(bench.model.takeSent() == frames)
+    }
+    bench.driver.stop()
+    #expect(bench.pool.available == Bench.buffers)
+    #expect(bench.model.complaints.isEmpty)
+  }
+
+  @Test func `frames that cannot be sent are counted and freed`() throws {
+    let bench = try Bench()
+    try bench.start()
+    let before = bench.pool.available
+    bench.send([frame(1, count: 1519), frame(2), []])
+    #expect(bench.model.takeSent() == [frame(2)])
+    #expect(bench.statistic("tx_dropped") == 2)
+    bench.driver.reclaim(queue: 0)
+    #expect(bench.pool.available == before)
+  }
+
+  @Test func `frames that are too long or empty are dropped`() throws {
+    let bench = try Bench()
+    try bench.start()
+    for bytes in [frame(1, count: 1519), frame(2, count: 4000), frame(3), [], frame(4, count: 1518)] {
+      bench.model.inject(bytes)
+    }
+    bench.model.misbehave(.length(12), queue: 0)
+    #expect(bench.receive() == [frame(3), frame(4, count: 1518)])
+    #expect(bench.statistic("rx_errors") == 3)
+    #expect(bench.driver.health == .running)
+  }
+
+  @Test func `a pool that runs dry stalls the ring, and does not lose it`() throws {
+    let bench = try Bench()
+    try bench.start()
+    var held = PacketBatch(capacity: Bench.buffers)
+    while let packet = bench.pool.allocate() { _ = held.append(packet) }
+    let frames = (0..<600).map { frame($0) }
+    for frame in frames { bench.model.inject(frame) }
+    var batch = PacketBatch(capacity: 600)
+    for _ in 0..<20 {
+      bench.model.step()
+      _ = bench.driver.receive(queue: 0, into: &batch, max: 32)
+    }
+    #expect(batch.count == 256)
+    held.removeAll()
+    for _ in 0..<20 {
+      bench.model.step()
+      _ = bench.driver.receive(queue: 0, into: &batch, max: 32)
+    }
+    #expect(batch.count == 600)
+    #expect((bench.statistic("rx_buffers_exhausted") ?? 0) > 0)
+    #expect(bench.driver.health == .running)
+  }
+
+  @Test func `frames of another pool go back there`() throws {
+    let bench = try Bench()
+    try bench.start()
+    var batch = PacketBatch(capacity: 8)
+    // Buffers 0 and 1 are never given out by the allocator: a second pool may lie on them.
+    let second = unsafe PacketPool(
+      unsafe: bench.allocator.bufferBase, stride: 2048, iova: bench.allocator.bufferIOVABase, indices: [0, 1])
+    bench.fill(&batch, (0..<2).map { frame($0) }, from: second)
+    #expect(bench.driver.send(queue: 0, &batch) == 2)
+    #expect(second.available == 0)
+    bench.model.step()
+    bench.driver.reclaim(queue: 0)
+    #expect(second.available == 2)
+    #expect(bench.model.takeSent() == [frame(0), frame(1)])
+  }
+
+  @Test func `several queues are separate`() throws {
+    var modelOptions = VirtioNetModelOptions()
+    modelOptions.features |= VirtioModelFeature.multiqueue
+    modelOptions.pairs = 4
+    modelOptions.vectors = 9
+    var options = PortOptions()
+    options.queues = 3
+    let bench = try Bench(modelOptions, options)
+    try bench.start()
+    #expect(bench.model.activePairs == 3)
+    for queue in 0..<3 {
+      bench.send([frame(queue)], queue: queue)
+      bench.model.inject(frame(queue + 10), queue: queue)
+      #expect(bench.model.takeSent(queue: queue) == [frame(queue)])
+      #expect(bench.receive(queue: queue) == [frame(queue + 10)])
+    }
+    var batch = PacketBatch(capacity: 4)
+    #expect(bench.driver.receive(queue: 3, into: &batch, max: 4) == 0)
+    #expect(bench.driver.receive(queue: -1, into: &batch, max: 4) == 0)
+    #expect(bench.model.complaints.isEmpty)
+  }
+
+  @Test func `random traffic both ways loses nothing`() throws {
+    for seed in [11, 12, 13] as [UInt64] {
+      var random = SplitMix(seed)
+      var modelOptions = RingFeatures.all[Int(seed % 4)].options
+      modelOptions.features |= VirtioModelFeature.mergeableBuffers
+      modelOptions.reversesCompletions = seed & 1 == 0
+      var options = PortOptions()
+      options.mtu = 4000
+      options.receiveDescriptors = 64
+      options.transmitDescriptors = 64
+      let bench = try Bench(modelOptions, options)
+      try bench.start()
+      var batch = PacketBatch(capacity: 64)
+      var wanted: [[UInt8]] = []
+      var got: [[UInt8]] = []
+      for i in 0..<3000 {
+        switch random.next() % 4 {
+        case 0, 1:
+          let bytes = frame(i, count: 60 + Int(random.next() % 3900))
+          wanted.append(bytes)
+          bench.model.inject(bytes)
+        case 2: bench.model.step()
+        default:
+          _ = bench.driver.receive(queue: 0, into: &batch, max: Int(random.next() % 20))
+          _ = bench.driver.send(queue: 0, &batch)
+        }
+        got += bench.model.takeSent()
+      }
+      for _ in 0..<3000 where got.count < wanted.count {
+        bench.model.step()
+        _ = bench.driver.receive(queue: 0, into: &batch, max: 32)
+        _ = bench.driver.send(queue: 0, &batch)
+        got += bench.model.takeSent()
+      }
+      #expect(got == wanted)
+      #expect(bench.model.complaints.isEmpty)
+      batch.removeAll()
+      bench.driver.stop()
+      #expect(bench.pool.available == Bench.buffers)
+    }
+  }
+}

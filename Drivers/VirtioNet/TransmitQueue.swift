@@ -1,0 +1,259 @@
+// Send: put frames on descriptors, take back what the device has sent.
+
+import CRingway
+import DriverKit
+import Packet
+import VirtioTransport
+
+/// One transmit virtqueue. Lives at a fixed address; owned by one thread.
+@safe struct TransmitQueue: ~Copyable {
+  var queue: SplitQueue
+  /// The frame (whole chain of records) on the first descriptor of each chain that the device holds.
+  let shadow: RingShadow
+  var free: DescriptorIDs
+  /// The next descriptor of the same chain, or `endOfChain`. Private: the device's copy is never read.
+  let links: UnsafeMutablePointer<UInt16>
+  static var endOfChain: UInt16 { 0xffff }
+  /// Bus address of the constant header: 12 zeros.
+  let headerAddress: UInt64
+  /// Where most frames come from: those go back in bulk.
+  var pool: UnsafeMutablePointer<PoolState>?
+  /// Longest frame that is sent, in bytes.
+  var maximumFrame: UInt32 = 0
+  /// Chains with the device that take more than a push on `pool`: several descriptors, several
+  /// buffers, or of another pool.
+  var careful = 0
+  var counters = QueueCounters()
+  /// Watchdog: what `taken` was at the last tick, and since which tick it has stood still with
+  /// frames on the ring.
+  var watchedIndex: UInt16 = 0
+  var stoodStillSince: UInt64?
+
+  /// - Parameter headerAddress: 12 zero bytes that the device can read.
+  init(queue: consuming SplitQueue, headerAddress: UInt64) {
+    let size = queue.layout.size
+    self.queue = queue
+    shadow = RingShadow(count: size)
+    free = DescriptorIDs(count: size)
+    unsafe links = .allocate(capacity: size)
+    unsafe links.initialize(repeating: Self.endOfChain, count: size)
+    self.headerAddress = headerAddress
+  }
+
+  deinit { unsafe links.deallocate() }
+
+  /// Makes the queue ready, with nothing posted. Only while the device is quiet.
+  mutating func prepare(pool: UnsafeMutablePointer<PoolState>, eventIndex: Bool, maximumFrame: Int) {
+    releaseAll()
+    queue.reset(eventIndex: eventIndex)
+    free.reset()
+    unsafe links.update(repeating: Self.endOfChain, count: queue.layout.size)
+    careful = 0
+    watchedIndex = 0
+    stoodStillSince = nil
+    unsafe self.pool = pool
+    self.maximumFrame = UInt32(truncatingIfNeeded: maximumFrame)
+    queue.suppressInterrupts()
+  }
+
+  /// Every buffer goes back to its pool. Only while the device is quiet.
+  mutating func releaseAll() {
+    shadow.releaseAll()
+    unsafe pool = nil
+  }
+
+  /// Sends a prefix of the batch with at most one notification. Returns how many were taken.
+  #if RINGWAY_CHECKED
+    @_noAllocation @_noLocks
+  #endif
+  mutating func send(_ batch: inout PacketBatch) -> Int {
+    guard queue.fault == .none, let pool = unsafe pool else { return 0 }
+    // Half a ring at a time: the index line is fetched from the device's core seldom.
+    if free.count <= queue.ring.size >> 1 { reclaim() }
+    let ring = queue.ring
+    let slots = unsafe shadow.slots
+    let ids = unsafe free.ids
+    let limit = maximumFrame
+    var head = free.head
+    let tail = free.tail
+    var next = queue.next
+    var bytes: UInt64 = 0
+    guard let (source, have) = unsafe batch.fullSlots() else { return 0 }
+    var sent = 0
+    while sent < have {
+      guard head != tail else { break }
+      let record = unsafe source[sent]
+      let length = unsafe UInt32(record.pointee.length)
+      let offset = unsafe Int(record.pointee.offset)
+      let simple =
+        unsafe record.pointee.next == nil && record.pointee.pool == pool && offset >= NetHeader.size
+        && length &- 1 < limit
+      if !simple {
+        free.head = head
+        queue.next = next
+        guard unsafe postCarefully(record) else { break }
+        head = free.head
+        next = queue.next
+        sent &+= 1
+        continue
+      }
+      let id = unsafe UInt32(ids[Int(UInt32(head) & ring.mask)])
+      head &+= 1
+      // SAFETY: `offset` says that these 12 bytes of the buffer lie before the frame.
+      let header = unsafe record.pointee.buffer + (offset &- NetHeader.size)
+      unsafe rw_write64(header, 0)
+      unsafe rw_write32(header + 8, 0)
+      unsafe ring.setDescriptor(
+        id, address: record.pointee.iova &+ UInt64(truncatingIfNeeded: offset &- NetHeader.size),
+        length: length &+ UInt32(NetHeader.size))
+      unsafe slots[Int(id)] = record
+      ring.setAvailable(next, id: id)
+      next &+= 1
+      bytes &+= UInt64(length)
+      counters.packets &+= 1
+      sent &+= 1
+    }
+    free.head = head
+    queue.next = next
+    batch.commit(sent: sent)
+    counters.bytes &+= bytes
+    queue.publish()
+    return sent
+  }
+
+  /// Posts a frame of any shape.
+  /// - Returns: false when there is no room for it now. A frame that can never be sent is counted,
+  ///   freed, and counts as taken.
+  @inline(never)
+  private mutating func postCarefully(_ record: RawPacket) -> Bool {
+    var segments = 0
+    var total: UInt32 = 0
+    var at: RawPacket? = unsafe record
+    while let segment = unsafe at {
+      if unsafe segment.pointee.length != 0 { segments += 1 }
+      unsafe total &+= UInt32(segment.pointee.length)
+      unsafe at = segment.pointee.next
+    }
+    let first = unsafe record.pointee
+    // A header in front of the frame needs room there, and bytes of the frame in the first buffer.
+    let inFront = Int(first.offset) >= NetHeader.size && first.length != 0
+    let wanted = segments + (inFront ? 0 : 1)
+    guard total != 0, total <= maximumFrame, wanted <= queue.layout.size else {
+      counters.drops &+= 1
+      unsafe PoolState.put(record)
+      return true
+    }
+    if wanted > free.count {
+      reclaim()
+      if wanted > free.count { return false }
+    }
+    let chain = unsafe fillChain(record, inFront: inFront, remaining: wanted)
+    unsafe shadow.slots[Int(chain)] = record
+    queue.ring.setAvailable(queue.next, id: chain)
+    queue.next &+= 1
+    careful += 1
+    counters.packets &+= 1
+    counters.bytes &+= UInt64(total)
+    return true
+  }
+
+  /// Writes the descriptors of a frame. Returns the first one's number.
+  private mutating func fillChain(_ record: RawPacket, inFront: Bool, remaining: Int) -> UInt32 {
+    var remaining = remaining
+    let headSize = UInt32(NetHeader.size)
+    let head = free.take()
+    var id = head
+    /// Writes one descriptor and takes the number of the next, when there is one.
+    func put(_ address: UInt64, _ length: UInt32) {
+      remaining -= 1
+      guard remaining > 0 else {
+        queue.ring.setDescriptor(id, address: address, length: length)
+        return
+      }
+      let following = free.take()
+      queue.ring.setDescriptor(
+        id, address: address, length: length, flags: DescriptorFlags.next, next: UInt16(truncatingIfNeeded: following))
+      unsafe links[Int(id)] = UInt16(truncatingIfNeeded: following)
+      id = following
+    }
+    if !inFront { put(headerAddress, headSize) }
+    var at: RawPacket? = unsafe record
+    var front = inFront
+    while let segment = unsafe at {
+      unsafe at = segment.pointee.next
+      let length = unsafe UInt32(segment.pointee.length)
+      guard length != 0 else { continue }
+      let offset = unsafe Int(segment.pointee.offset)
+      if front {
+        front = false
+        // SAFETY: `inFront` says that 12 bytes of the buffer lie before the frame.
+        let header = unsafe segment.pointee.buffer + (offset - NetHeader.size)
+        unsafe rw_write64(header, 0)
+        unsafe rw_write32(header + 8, 0)
+        unsafe put(segment.pointee.iova + UInt64(offset - NetHeader.size), length + headSize)
+      } else {
+        unsafe put(segment.pointee.iova + UInt64(offset), length)
+      }
+    }
+    return head
+  }
+
+  /// Frees what the device has sent.
+  #if RINGWAY_CHECKED
+    @_noAllocation @_noLocks
+  #endif
+  mutating func reclaim() {
+    guard queue.fault == .none, let pool = unsafe pool else { return }
+    let waiting = queue.look()
+    guard waiting != 0 else { return }
+    if careful != 0 { return reclaimCarefully(waiting) }
+    let ring = queue.ring
+    let slots = unsafe shadow.slots
+    let ids = unsafe free.ids
+    let stack = unsafe pool.pointee.stack
+    var top = unsafe pool.pointee.top
+    var at = queue.taken
+    let end = at &+ UInt16(truncatingIfNeeded: waiting)
+    var idle = free.tail
+    while at != end {
+      let id = UInt32(truncatingIfNeeded: ring.usedElement(at))
+      guard id <= ring.mask, let record = unsafe slots[Int(id)] else {
+        queue.fault = id <= ring.mask ? .notPosted : .idOutOfRange
+        break
+      }
+      unsafe slots[Int(id)] = nil
+      unsafe ids[Int(UInt32(idle) & ring.mask)] = UInt16(truncatingIfNeeded: id)
+      unsafe stack[top] = record
+      top &+= 1
+      idle &+= 1
+      at &+= 1
+    }
+    unsafe pool.pointee.top = top
+    queue.taken = at
+    free.tail = idle
+  }
+
+  /// As `reclaim`, for rings that hold chains or frames of other pools too.
+  @inline(never)
+  private mutating func reclaimCarefully(_ waiting: Int) {
+    for _ in 0..<waiting {
+      var id = UInt32(truncatingIfNeeded: queue.ring.usedElement(queue.taken))
+      guard id <= queue.ring.mask, let record = unsafe shadow.slots[Int(id)] else {
+        queue.fault = id <= queue.ring.mask ? .notPosted : .idOutOfRange
+        return
+      }
+      unsafe shadow.slots[Int(id)] = nil
+      queue.taken &+= 1
+      var link = unsafe links[Int(id)]
+      if unsafe link != Self.endOfChain || record.pointee.next != nil || record.pointee.pool != pool { careful -= 1 }
+      free.put(id)
+      while link != Self.endOfChain {
+        unsafe links[Int(id)] = Self.endOfChain
+        id = UInt32(link)
+        link = unsafe links[Int(id)]
+        free.put(id)
+      }
+      unsafe PoolState.put(record)
+    }
+  }
+}
