@@ -95,11 +95,15 @@ let package = Package(
     tests("Platform", ["CRingway", system]),
     tests("DeviceIO"),
     tests("Wire"),
-    tests("PCI", ["Platform", system]),
-    tests("DMAMemory", ["DeviceIO", "Platform", system]),
+    tests("PCI", ["CRingway", "Platform", system]),
+    tests("DMAMemory", ["CRingway", "DeviceIO", "Platform", system]),
     tests("VFIO", ["PCI", "DMAMemory", "DeviceIO", "Platform", "CRingway", system]),
+    // Module VFIO against a real kernel's, for the testbed's guests.
+    .executableTarget(
+      name: "vfio-probe", dependencies: ["VFIO", "PCI", "DMAMemory", "DeviceIO", "Platform", "CRingway"],
+      path: "Tests/VFIOProbe", swiftSettings: settings),
     tests("VirtioTransport", ["CRingway", "Platform", "Models", "DeviceIO", "PCI", "DMAMemory"]),
-    tests("NetmapCore", ["DMAMemory", "DeviceIO", "Platform"]),
+    tests("NetmapCore", ["CRingway", "DMAMemory", "DeviceIO", "Platform"]),
     tests("Packet", ["DMAMemory", "DeviceIO"]),
     tests("DriverKit", ["Packet", "NetmapCore", "DMAMemory", "DeviceIO", "PCI"]),
     tests("E1000e", ["DriverKit", "Models", "Packet", "NetmapCore", "DMAMemory", "DeviceIO", "PCI", "Wire", "Platform"]),

@@ -1,2 +1,4 @@
-/* The module is headers only; the package manager wants one source file. */
+/* Storage only: everything else is in the headers. */
 #include "CRingway.h"
+
+struct rw_fault_table rw_faults;

@@ -34,11 +34,11 @@ public enum CaptureError: Error, Equatable, CustomStringConvertible {
 
   public var description: String {
     switch self {
-    case .open(let error): "the capture file could not be made: \(error)"
-    case .readerGone(let path): "nobody reads \(path) any more: the capture ends."
+    case .open(let error): "the capture file could not be made: \(error). Name another file with `-w`."
+    case .readerGone(let path): "nobody reads \(path) any more. Write to a file with `-w FILE` to keep all packets."
     case .full(let path):
       "\(path): no space left, the capture ends. Free some, write elsewhere with `-w`, or cut packets with `--snap`."
-    case .write(let error): "the capture file could not be written: \(error)"
+    case .write(let error): "the capture file could not be written: \(error). Write elsewhere with `-w`."
     case .filter(let expression, let message):
       "the filter \"\(expression)\" is not valid: \(message). Expressions are described in pcap-filter(7)."
     case .snapLength(let count):

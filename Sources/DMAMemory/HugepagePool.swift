@@ -77,7 +77,7 @@ public struct HugepagePool: Equatable, Sendable {
   static func parseList(_ text: String) -> [Int] {
     var numbers: [Int] = []
     for part in text.split(whereSeparator: { $0 == "," || $0.isWhitespace }) {
-      let ends = part.split(separator: "-", maxSplits: 1).map { Int($0) }
+      let ends = part.split(separator: "-", maxSplits: 1, omittingEmptySubsequences: false).map { Int($0) }
       guard let first = ends.first ?? nil, let last = ends.last ?? nil, first >= 0, first <= last, last < 4096 else { continue }
       numbers.append(contentsOf: first...last)
     }

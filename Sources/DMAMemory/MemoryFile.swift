@@ -157,7 +157,7 @@ private func shortage(errno code: Int32, operation: String, count: Int, backing:
 }
 
 /// Makes every page present and writable, reporting a shortage as an error and never as a signal.
-@unsafe private func prefault(_ base: UnsafeMutableRawPointer, count: Int, backing: MemoryBacking, node: Int?) throws(MemoryError) {
+@unsafe func prefault(_ base: UnsafeMutableRawPointer, count: Int, backing: MemoryBacking, node: Int?) throws(MemoryError) {
   let populateWrite: Int32 = 23  // MADV_POPULATE_WRITE, Linux 5.14 (madvise(2))
   while unsafe madvise(base, count, populateWrite) != 0 {
     let code = rw_errno()

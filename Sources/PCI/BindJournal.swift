@@ -28,7 +28,7 @@ public struct BindJournal: Hashable, Sendable {
   /// The driver that had it; nil when it had none.
   public var driver: String?
   public var driverOverride: String?
-  public var interfaces: [String]
+  public var interfaces: [InterfaceSettings]
   /// Milliseconds of CLOCK_BOOTTIME after which the card goes back unless confirmed.
   public var deadline: UInt64?
   /// Make it last over boots once it is confirmed.
@@ -41,7 +41,13 @@ public struct BindJournal: Hashable, Sendable {
     var lines = ["ringway-bind 1", "address \(address)", "card \(card)", "phase \(phase.rawValue)"]
     if let driver { lines.append("driver \(driver)") }
     if let driverOverride { lines.append("override \(driverOverride)") }
-    lines += interfaces.map { "interface \($0)" }
+    for interface in interfaces {
+      lines.append("interface \(interface.name)")
+      if interface.isUp { lines.append("up \(interface.name)") }
+      if let mtu = interface.mtu { lines.append("mtu \(interface.name) \(mtu)") }
+      if let master = interface.master { lines.append("master \(interface.name) \(master)") }
+      lines += interface.messages.map { "message \(interface.name) \($0)" }
+    }
     if let deadline { lines.append("deadline \(deadline)") }
     if persistWhenConfirmed { lines.append("persist confirmed") }
     lines += files.map { "file \($0)" }
@@ -67,19 +73,35 @@ public struct BindJournal: Hashable, Sendable {
     guard let phase = fields["phase"]?.first.flatMap(BindPhase.init) else { throw fail(4, "the phase is missing") }
     self.init(
       address: address, card: card, phase: phase, driver: fields["driver"]?.first,
-      driverOverride: fields["override"]?.first, interfaces: fields["interface"] ?? [])
+      driverOverride: fields["override"]?.first,
+      interfaces: (fields["interface"] ?? []).map { Self.interface($0, fields) })
     deadline = fields["deadline"]?.first.flatMap { UInt64($0) }
     if fields["deadline"] != nil && deadline == nil { throw fail(end, "the deadline is no number") }
     persistWhenConfirmed = fields["persist"] != nil
     files = fields["file"] ?? []
   }
 
+  /// The lines that begin with the interface's name.
+  private static func interface(_ name: String, _ fields: [String: [String]]) -> InterfaceSettings {
+    func values(_ key: String) -> [String] {
+      (fields[key] ?? []).filter { $0.hasPrefix(name + " ") }.map { String($0.dropFirst(name.count + 1)) }
+    }
+    var settings = InterfaceSettings(name: name)
+    settings.isUp = fields["up"]?.contains(name) ?? false
+    settings.mtu = values("mtu").first.flatMap { Int($0) }
+    settings.master = values("master").first
+    settings.messages = values("message")
+    return settings
+  }
+
   private static let known: Set = [
-    "address", "card", "phase", "driver", "override", "interface", "deadline", "persist", "file",
+    "address", "card", "phase", "driver", "override", "interface", "up", "mtu", "master", "message", "deadline",
+    "persist", "file",
   ]
 
   init(
-    address: PCIAddress, card: String, phase: BindPhase, driver: String?, driverOverride: String?, interfaces: [String]
+    address: PCIAddress, card: String, phase: BindPhase, driver: String?, driverOverride: String?,
+    interfaces: [InterfaceSettings]
   ) {
     self.address = address
     self.card = card

@@ -99,7 +99,7 @@ struct BindPlanner<Effects: SystemEffects> {
     }
     return BindJournal(
       address: device.address, card: card, phase: .binding, driver: device.driver ?? fallback,
-      driverOverride: device.driverOverride, interfaces: device.interfaces)
+      driverOverride: device.driverOverride, interfaces: InterfaceKeeper.capture(device.interfaces, roots: roots))
   }
 
   private func takeSteps(_ address: PCIAddress) -> [BindStep] {

@@ -11,6 +11,8 @@ public enum BindStep: Hashable, Sendable, CustomStringConvertible {
   case release(PCIAddress, keeping: String?)
   /// Offers the device to the drivers, and expects this one to take it (nil: any or none).
   case probe(PCIAddress, expecting: String?)
+  /// Gives the card's interfaces their names back, and unless `nameOnly` what else they had.
+  case restoreInterfaces(PCIAddress, [InterfaceSettings], nameOnly: Bool)
   case handOver(path: String, account: BindAccount)
   case writeFile(path: String, text: String)
   case removeFile(path: String)
@@ -26,6 +28,9 @@ public enum BindStep: Hashable, Sendable, CustomStringConvertible {
     case .release(let address, nil): "\(address): unbind its driver"
     case .probe(let address, let driver?): "\(address): probe, and check that \(driver) has it"
     case .probe(let address, nil): "\(address): probe"
+    case .restoreInterfaces(let address, let interfaces, let nameOnly):
+      "\(address): restore \(nameOnly ? "the name" : "name, addresses and routes") of "
+        + interfaces.map(\.name).joined(separator: ", ")
     case .handOver(let path, let account): "give \(path) to \(account)"
     case .writeFile(let path, _): "write \(path)"
     case .removeFile(let path): "remove \(path)"

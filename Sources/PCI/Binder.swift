@@ -6,6 +6,8 @@
 // Whoever comes next and finds a journal that is not "bound" walks the second line, from wherever
 // the first or the second stopped.
 
+import Glibc
+
 /// What recovery did to a card.
 public struct BindRecovery: Sendable, CustomStringConvertible {
   public let address: PCIAddress
@@ -23,17 +25,21 @@ public struct Binder<Effects: SystemEffects> {
   let effects: Effects
   let addresses: () -> [InterfaceAddress]
   let now: () -> UInt64
+  /// Told what could not be put back although the card itself could.
+  let warn: (String) -> Void
   let store: JournalStore<Effects>
   private var scanner: SysfsPCI { SysfsPCI(roots: roots) }
 
   public init(
     roots: SystemRoots = SystemRoots(), effects: Effects,
-    addresses: @escaping () -> [InterfaceAddress] = machineAddresses, now: @escaping () -> UInt64 = bootMilliseconds
+    addresses: @escaping () -> [InterfaceAddress] = machineAddresses,
+    now: @escaping () -> UInt64 = bootMilliseconds, warn: @escaping (String) -> Void = { _ in }
   ) {
     self.roots = roots
     self.effects = effects
     self.addresses = addresses
     self.now = now
+    self.warn = warn
     store = JournalStore(roots: roots, effects: effects)
   }
 
@@ -95,7 +101,7 @@ public struct Binder<Effects: SystemEffects> {
 
   /// What `unbind` would do.
   public func unbindPlan(_ address: PCIAddress) throws(BindError) -> [BindStep] {
-    try restoreSteps(unbindJournal(address))
+    try restoreSteps(unbindJournal(address), nameOnly: true)
   }
 
   /// Gives the card back as its journal says, and removes what would take it again at boot.
@@ -110,7 +116,7 @@ public struct Binder<Effects: SystemEffects> {
       }
       let journal = try unbindJournal(address)
       try checkHolders(address, force: force)
-      try restore(journal)
+      try restore(journal, nameOnly: true)
       return recovered
     }
   }
@@ -209,9 +215,9 @@ public struct Binder<Effects: SystemEffects> {
     return journal
   }
 
-  private func restore(_ journal: BindJournal) throws(BindError) {
+  private func restore(_ journal: BindJournal, nameOnly: Bool = false) throws(BindError) {
     do throws(BindError) {
-      for step in try restoreSteps(journal) { try perform(step) }
+      for step in try restoreSteps(journal, nameOnly: nameOnly) { try perform(step) }
     } catch {
       // The journal stays for the next attempt; the override does not.
       if SystemFiles.exists(roots.device(journal.address)) {
@@ -221,8 +227,10 @@ public struct Binder<Effects: SystemEffects> {
     }
   }
 
-  /// From any state back to what the journal says.
-  private func restoreSteps(_ journal: BindJournal) throws(BindError) -> [BindStep] {
+  /// From any state back to what the journal says. A bind that is undone (too late to confirm,
+  /// failed, interrupted) also gets its addresses and routes back; after an unbind that somebody
+  /// asked for, those are for whoever manages the network.
+  private func restoreSteps(_ journal: BindJournal, nameOnly: Bool) throws(BindError) -> [BindStep] {
     let address = journal.address
     let files = BindFiles.removeSteps(journal.files, of: address, roots)
     // Unplugged, or another card by now: there is nothing to give back.
@@ -241,7 +249,11 @@ public struct Binder<Effects: SystemEffects> {
     } else {
       steps.append(.release(address, keeping: nil))
     }
-    return steps + [.setOverride(address, journal.driverOverride)] + files + [.forget(address)]
+    steps.append(.setOverride(address, journal.driverOverride))
+    if !journal.interfaces.isEmpty {
+      steps.append(.restoreInterfaces(address, journal.interfaces, nameOnly: nameOnly))
+    }
+    return steps + files + [.forget(address)]
   }
 
   /// A card with a kernel driver of its own is left alone, whatever is asked.
@@ -273,6 +285,8 @@ public struct Binder<Effects: SystemEffects> {
         try effects.writeAttribute(address.description, at: roots.driver(driver) + "/unbind")
       }
     case .probe(let address, let wanted): try probe(address, wanted)
+    case .restoreInterfaces(let address, let interfaces, let nameOnly):
+      restoreInterfaces(address, interfaces, nameOnly)
     case .handOver(let path, let account):
       try attempt { () throws(EffectError) in
         try effects.setOwner(path, user: account.userID, group: account.groupID, mode: account.mode)
@@ -289,6 +303,30 @@ public struct Binder<Effects: SystemEffects> {
       try attempt { () throws(EffectError) in
         try effects.makeDirectory(path.split(separator: "/").dropLast().reduce("") { $0 + "/" + $1 })
         try effects.link(path, to: target)
+      }
+    }
+  }
+
+  /// Drivers may make their interfaces a little later, and udev may be about to name them.
+  private func restoreInterfaces(_ address: PCIAddress, _ wanted: [InterfaceSettings], _ nameOnly: Bool) {
+    var current: [String] = []
+    for _ in 0..<100 {
+      current = (try? scanner.device(at: address))?.interfaces ?? []
+      if current.count == wanted.count && current.sorted() == wanted.map(\.name).sorted() { break }
+      usleep(20_000)
+    }
+    guard current.count == wanted.count else {
+      return warn("\(address) came back with other interfaces: \(current.joined(separator: ", "))")
+    }
+    // Interfaces that kept their names first, so that the others find theirs free.
+    let kept = wanted.filter { current.contains($0.name) }
+    let renamed = zip(
+      wanted.filter { !current.contains($0.name) }, current.filter { name in !wanted.contains { $0.name == name } })
+    for (settings, name) in kept.map({ ($0, $0.name) }) + Array(renamed) {
+      do throws(EffectError) {
+        try effects.restoreInterface(settings, current: name, nameOnly: nameOnly)
+      } catch {
+        warn("\(settings.name), now \(name), could not be made all that it was: \(error)")
       }
     }
   }

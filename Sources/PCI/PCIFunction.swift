@@ -29,8 +29,9 @@ public protocol PCIFunction: AnyObject {
   func enableInterrupts(_ descriptors: [Int32]) throws(PCIFunctionError)
   func disableInterrupts()
 
-  /// An eventfd that becomes readable when the kernel wants the device back or reports an
-  /// uncorrectable error; -1 when this kind of function has none.
+  /// Becomes readable when the kernel wants the device back, reports an uncorrectable error, or an
+  /// access to a mapped BAR faulted; -1 when this kind of function has none. To be watched, not to
+  /// be read: `takeEvents` empties it.
   var eventDescriptor: Int32 { get }
   /// What has been signalled since the last call.
   func takeEvents() -> PCIFunctionEvents

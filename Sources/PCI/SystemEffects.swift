@@ -47,6 +47,9 @@ public protocol SystemEffects {
   func link(_ path: String, to target: String) throws(EffectError)
   /// Nil leaves the owner or the group as it is.
   func setOwner(_ path: String, user: UInt32?, group: UInt32?, mode: UInt32) throws(EffectError)
+  /// Gives the interface that is now called `current` its old name, and unless `nameOnly` also its
+  /// state, addresses and routes.
+  func restoreInterface(_ settings: InterfaceSettings, current: String, nameOnly: Bool) throws(EffectError)
 }
 
 extension SystemEffects {
@@ -132,6 +135,12 @@ public struct MachineEffects: SystemEffects {
   public func setOwner(_ path: String, user: UInt32?, group: UInt32?, mode: UInt32) throws(EffectError) {
     try check(unsafe chown(path, user ?? .max, group ?? .max), "chown", path)
     try check(unsafe chmod(path, mode), "chmod", path)
+  }
+
+  public func restoreInterface(
+    _ settings: InterfaceSettings, current: String, nameOnly: Bool
+  ) throws(EffectError) {
+    try InterfaceKeeper.restore(settings, current: current, nameOnly: nameOnly)
   }
 }
 

@@ -74,6 +74,29 @@
     return n
   }
 
+  // The same two without closures, for loops that change more than the compiler can see through.
+
+  /// For drivers: the first free slot; `room` says how many there are. Followed by `commit`.
+  @inlinable @inline(__always) public var freeSlots: UnsafeMutablePointer<RawPacket> { unsafe slots + filled }
+  /// Free slots.
+  @inlinable @inline(__always) public var room: Int { capacity &- filled }
+  /// For drivers: the first `count` free slots have been initialised; the batch owns their packets.
+  @inlinable @inline(__always) public mutating func commit(_ count: Int) { filled &+= count }
+  /// For drivers: the packets, in order. Followed by `removePrefix`.
+  @inlinable @inline(__always) public var fullSlots: UnsafeMutablePointer<RawPacket> { unsafe slots }
+  /// For drivers: the first `count` packets were moved out; the rest moves up.
+  @inlinable @inline(__always) public mutating func removePrefix(_ count: Int) {
+    let rest = filled &- count
+    if _slowPath(rest > 0 && count > 0) {
+      var i = 0
+      while i < rest {
+        unsafe slots[i] = slots[i &+ count]
+        i &+= 1
+      }
+    }
+    filled = rest
+  }
+
   /// For drivers: `take` moves a prefix of the slots out and returns its length; the rest moves up.
   @inlinable @inline(__always)
   public mutating func drain(_ take: (_ full: UnsafeMutablePointer<RawPacket>, _ count: Int) -> Int) -> Int {

@@ -1,1 +1,25 @@
-// The VFIO module.
+// VFIO: a PCI function held by user space.
+//
+//     driver ──> PCIFunction + DMAMapper           (what it sees: nothing of this module)
+//                     │
+//               VFIOFunction      configuration space, power, BARs, MSI-X, events, closing
+//                ┌────┴─────┐
+//          VFIOChannel   DMAContext
+//          the device    its IOMMU domain
+//                │          │
+//        KernelChannel   VFIOContainer        /dev/vfio/GROUP, /dev/vfio/vfio (type 1)
+//                └────┬─────┘
+//                VFIOSystem                    the system calls; tests put a false kernel here
+//
+// The structures of linux/vfio.h are also the messages of vfio-user, and an iommufd hands out the
+// same kind of device descriptor: both come in as further channels and contexts, and everything
+// above them stays.
+//
+// Invariants
+// - One container a card: a region is mapped only for the cards that use it.
+// - Closing goes one way, whatever state the card is in: bus mastering off, interrupts off, memory
+//   unmapped, reset, registers taken away, descriptors closed. Twice is as good as once, and a
+//   function that is dropped is closed.
+// - Registers that have been handed out stay readable for ever: once the card is gone or closed
+//   they answer all ones (FaultTable.swift).
+// - What the kernel (or a vfio-user server) answers is bounded and checked before it is believed.

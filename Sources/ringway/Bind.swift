@@ -5,7 +5,7 @@
 // cards back when the time is over and nobody has confirmed.
 
 import ArgumentParser
-import Foundation
+import FoundationEssentials
 import PCI
 
 struct Bind: ParsableCommand {
@@ -49,7 +49,7 @@ struct Bind: ParsableCommand {
   }
 
   func run() throws {
-    let binder = Binder(effects: MachineEffects())
+    let binder = Binder(effects: MachineEffects(), warn: warn)
     if persisted { return try bindPersisted(binder) }
     if confirmed {
       for address in addresses {
@@ -67,7 +67,7 @@ struct Bind: ParsableCommand {
     options.program = Self.program
     if dryRun {
       let plan = try binder.plan(addresses, options)
-      for warning in plan.warnings { printError("ringway: warning: \(warning)") }
+      for warning in plan.warnings { warn(warning) }
       for address in plan.alreadyBound { print("\(address): has vfio-pci already") }
       for (index, step) in plan.steps.enumerated() { print("\(index + 1). \(step)") }
       return
@@ -79,10 +79,12 @@ struct Bind: ParsableCommand {
   }
 
   private func report(_ plan: BindPlan, _ recovered: [BindRecovery]) {
-    for recovery in recovered { printError("ringway: warning: \(recovery)") }
-    for warning in plan.warnings { printError("ringway: warning: \(warning)") }
+    for recovery in recovered { warn(recovery.description) }
+    for warning in plan.warnings { warn(warning) }
     for address in plan.alreadyBound { print("\(address): has vfio-pci already") }
     for journal in plan.journals { print("\(journal.address): \(journal.driver ?? "no driver") -> vfio-pci") }
+    for case .handOver(let path, let account) in plan.take { print("\(path): \(account) may open it") }
+    for case .writeFile(let path, _) in plan.take where path.contains("/bind.d/") { print("\(path): taken at every boot") }
     if let confirm, !plan.journals.isEmpty {
       let names = plan.journals.map(\.address.description).joined(separator: " ")
       print("goes back in \(confirm / 1000) s unless you run: ringway bind --confirmed \(names)")

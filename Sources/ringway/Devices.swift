@@ -1,7 +1,7 @@
 // `ringway devices`: what is plugged in, who has it, and which of our drivers would serve it.
 
 import ArgumentParser
-import Foundation
+import FoundationEssentials
 import PCI
 import PCINames
 

@@ -110,8 +110,12 @@ func complain(_ problem: String, hint: String? = nil) {
   if let hint { printError("hint: \(hint)") }
 }
 
-/// Writes a line to standard error.
+/// Something worth knowing that did not keep the command from its end.
+func warn(_ text: String) { printError("ringway: warning: \(text)") }
+
+/// Writes a line to standard error, after what was printed before.
 func printError(_ line: String) {
+  fflush(nil)
   let bytes = Array((line + "\n").utf8)
   var done = 0
   while done < bytes.count {

@@ -13,7 +13,18 @@ import ArgumentParser
       Exit codes: 0 ok, 64 usage, 69 device missing, 77 permission, 78 configuration, 1 other.
       """,
     version: "0.1.0",
-    subcommands: [Devices.self, Bind.self, Unbind.self, Watcher.self])
+    subcommands: [
+      Devices.self,
+      DoctorCommand.self,
+      Bind.self,
+      Unbind.self,
+      Watcher.self,
+      Hugepages.self,
+      Pktgen.self,
+      Bridge.self,
+      CaptureCommand.self,
+      Stats.self,
+    ])
 
   static func main() {
     do {

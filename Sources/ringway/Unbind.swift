@@ -31,7 +31,7 @@ struct Unbind: ParsableCommand {
   }
 
   func run() throws {
-    let binder = Binder(effects: MachineEffects())
+    let binder = Binder(effects: MachineEffects(), warn: warn)
     if recover {
       let recovered = try binder.recover()
       if recovered.isEmpty { print("nothing was left half done") }
@@ -51,7 +51,7 @@ struct Unbind: ParsableCommand {
         print("\(address): \(try binder.unbindToDefault(address, force: force) ?? "no driver")")
       } else {
         for recovery in try binder.unbind(address, force: force) where recovery.address != address {
-          printError("ringway: warning: \(recovery)")
+          warn(recovery.description)
         }
         let device = try? SysfsPCI().device(at: address)
         print("\(address): \(device?.driver ?? "no driver")")

@@ -1,7 +1,8 @@
 // The process behind `ringway bind --confirm`: waits, and puts the cards back.
 
 import ArgumentParser
-import Foundation
+import FoundationEssentials
+import Glibc
 import PCI
 
 /// `ringway watch-bind DEADLINE ADDRESS…`, started by bind alone.
@@ -53,10 +54,10 @@ struct Watcher: ParsableCommand {
   func run() throws {
     // Out of the terminal's reach, before anybody relies on this process.
     setsid()
-    for signal in [SIGHUP, SIGINT, SIGPIPE] { _ = Foundation.signal(signal, SIG_IGN) }
+    for signal in [SIGHUP, SIGINT, SIGPIPE] { _ = Glibc.signal(signal, SIG_IGN) }
     // The working directory must not keep a file system busy.
     _ = unsafe chdir("/")
-    let binder = Binder(effects: MachineEffects())
+    let binder = Binder(effects: MachineEffects(), warn: warn)
     var pending = addresses
     var told = false
     while !pending.isEmpty {

@@ -36,6 +36,7 @@ private func allOptions() -> BindOptions {
     #expect(machine.text("run/ringway/bind/0000:03:00.0.journal")?.contains("phase bound\ndriver e1000e\ninterface enp3s0") == true)
     _ = try binder(kernel).unbind(address)
     #expect(machine.snapshot() == before)
+    #expect(kernel.restored == ["enp3s0 <- enp3s0 *"])
   }
 
   @Test func dryRunChangesNothing() throws {
@@ -232,7 +233,11 @@ private func allOptions() -> BindOptions {
   @Test func journalsSurviveTheirText() throws {
     var journal = BindJournal(
       address: try PCIAddress("0000:03:00.0"), card: "8086:10d3", phase: .bound, driver: "a driver with spaces",
-      driverOverride: "vfio-pci", interfaces: ["eth0", "eth1"])
+      driverOverride: "vfio-pci", interfaces: [InterfaceSettings(name: "eth0"), InterfaceSettings(name: "eth1")])
+    journal.interfaces[1].isUp = true
+    journal.interfaces[1].mtu = 9000
+    journal.interfaces[1].master = "br0"
+    journal.interfaces[1].messages = ["1400" + "02", "1800ff"]
     journal.deadline = 123_456
     journal.persistWhenConfirmed = true
     journal.files = ["/etc/a b", "/etc/c"]
@@ -341,6 +346,7 @@ private func allOptions() -> BindOptions {
     #expect(kernel.driver("0000:03:00.0") == "vfio-pci")
     #expect(try binder(kernel, now: 61_000).expire(address, deadline: 61_000))
     #expect(machine.snapshot() == before)
+    #expect(kernel.restored == ["enp3s0 <- enp3s0"])
   }
 
   @Test func confirmationKeepsIt() throws {

@@ -201,4 +201,12 @@ final class SimulatedKernel: SystemEffects {
   func setOwner(_ path: String, user: UInt32?, group: UInt32?, mode: UInt32) throws(EffectError) {
     try change(path) { () throws(EffectError) in try real.setOwner(path, user: user, group: group, mode: mode) }
   }
+
+  /// Interfaces given their settings back: "enp3s0 <- enp3s0", with a star where names alone.
+  private(set) var restored: [String] = []
+  func restoreInterface(_ settings: InterfaceSettings, current: String, nameOnly: Bool) throws(EffectError) {
+    try change(settings.name) { () throws(EffectError) in
+      restored.append("\(settings.name) <- \(current)\(nameOnly ? " *" : "")")
+    }
+  }
 }

@@ -22,6 +22,10 @@ SCENARIOS = os.path.join(ROOT, "Tests", "Testbed")
 COMPLAINT = re.compile(r".*(DMAR: .*fault|DMAR: \[|BUG:|Oops|Kernel panic|Call Trace|general protection|unregister_netdevice: waiting).*")
 
 
+# Goes into every guest when it has been built: module VFIO alone against the guest's kernel.
+PROBE = os.path.join(ROOT, ".build", "static", "release", "vfio-probe")
+
+
 class OutOfTime(Exception):
     pass
 
@@ -76,7 +80,9 @@ class Runner:
             self.preparation = scenario.prepare() if scenario.prepare else None
             if self.preparation:
                 options = next(self.preparation)
-            self.guest = Guest(scenario.topology, [self.binary + ":/bin/ringway"] if self.binary else [], **options)
+            programs = [self.binary + ":/bin/ringway"] if self.binary else []
+            programs += [PROBE] if os.path.exists(PROBE) else []
+            self.guest = Guest(scenario.topology, programs, **options)
             self.guest_topology = scenario.topology
             self.booted += 1
             self.guest.set_up()

@@ -9,6 +9,7 @@
 #include <linux/memfd.h>
 #include <linux/mempolicy.h>
 #include <linux/pci_regs.h>
+#include <linux/rtnetlink.h>
 #include <linux/vfio.h>
 #include <linux/virtio_config.h>
 #include <linux/virtio_net.h>
@@ -40,6 +41,8 @@ static inline int rw_ioctl_value(int fd, unsigned long request, unsigned long va
 static inline int rw_fcntl(int fd, int command, int value) { return fcntl(fd, command, value); }
 static inline int rw_open(const char *_Nonnull path, int flags, unsigned mode) { return open(path, flags, mode); }
 static inline int rw_memfd_create(const char *_Nonnull name, unsigned flags) { return (int)syscall(SYS_memfd_create, name, flags); }
+/* unshare(2): glibc declares it for GNU sources only. CLONE_NEWNET is 0x40000000. */
+static inline int rw_unshare(int flags) { return (int)syscall(SYS_unshare, flags); }
 static inline long rw_mbind(void *_Nonnull start, unsigned long length, int mode, const unsigned long *_Nonnull mask, unsigned long max_node, unsigned flags)
 {
     return syscall(SYS_mbind, start, length, mode, mask, max_node, flags);
@@ -56,6 +59,12 @@ static inline int rw_pin_thread(unsigned cpu)
 }
 
 static inline int rw_name_thread(const char *_Nonnull name) { return prctl(PR_SET_NAME, name); }
+/* RLIMIT_MEMLOCK in bytes; all ones when there is no limit. */
+static inline uint64_t rw_memory_lock_limit(void)
+{
+    struct rlimit limit;
+    return getrlimit(RLIMIT_MEMLOCK, &limit) == 0 ? (uint64_t)limit.rlim_cur : UINT64_MAX;
+}
 /* errno is a macro over a function. */
 static inline int rw_errno(void) { return errno; }
 static inline void rw_set_errno(int value) { errno = value; }
@@ -80,6 +89,7 @@ static const unsigned RW_MFD_ALLOW_SEALING = MFD_ALLOW_SEALING;
 static const unsigned RW_MFD_HUGE_SHIFT = 26;
 static const int RW_F_ADD_SEALS = 1033; /* F_ADD_SEALS, linux/fcntl.h */
 static const int RW_F_GET_SEALS = 1034; /* F_GET_SEALS */
+static const int RW_F_SEAL_ALL = 0x000f; /* SEAL, SHRINK, GROW, WRITE */
 
 /* VFIO requests (Documentation/driver-api/vfio.rst and linux/vfio.h). */
 static const unsigned long RW_VFIO_GET_API_VERSION = VFIO_GET_API_VERSION;

@@ -1,0 +1,360 @@
+// The transmit ring: frames go out in groups of up to 32 descriptors; the last of each group asks
+// the card to report (RS), and one report frees the group.
+//
+//          clean                              next
+//           v                                  v
+//    | sent | group, RS ........ | group, RS  | free | free |
+//             ends[clean] names the descriptor whose report is awaited
+//
+// Invariants
+// - `shadow[i]` is the record on descriptor i, or nil for a context descriptor. A frame of several
+//   buffers has a record on each of its descriptors, unlinked, so that each is freed alone.
+// - The card reports by a bit in descriptor memory. Only bits of groups that were posted are looked
+//   at, in order, so a card that reports nonsense frees nothing twice.
+// - One descriptor stays free: a tail that meets the head would mean "empty" (82574, 7.2.4).
+
+import CRingway
+import DeviceIO
+import DriverKit
+import Packet
+
+/// One transmit queue. Lives at a fixed address; used by its owner's thread alone.
+@safe struct TransmitQueue: ~Copyable {
+  private let ring: DescriptorRing
+  private let shadow: UnsafeMutablePointer<RawPacket?>
+  /// For the first descriptor of each group: its last one, and `mixed`.
+  private let ends: UnsafeMutablePointer<UInt32>
+  private let tail: Doorbell
+  let count: Int
+  private var pool: UnsafeMutablePointer<PoolState>?
+  private(set) var next = 0
+  private(set) var clean = 0
+  private var maximumFrame = 0
+  private var maximumSegments = 0
+  /// The card inserts tags (CTRL.VME); otherwise the driver moves the bytes itself.
+  private var insertsVLAN = false
+  var running = false
+  /// A frame found no room: the next arm asks for a transmit interrupt too.
+  private(set) var waitsForRoom = false
+  /// Frames in the ring that a reset lost.
+  private(set) var lost: UInt64 = 0
+  var counters = QueueCounters()
+
+  /// A group with context descriptors or records of other pools.
+  private static let mixed: UInt32 = 1 << 31
+  private static let groupSize = 32
+  /// Shortest frame the card takes, in bytes; it pads further by itself (7.2.1, TCTL.PSP).
+  private static let shortest = 17
+
+  /// - Parameters:
+  ///   - ring: `count` zeroed descriptors, for as long as the queue lives.
+  ///   - tail: the queue's TDT.
+  init(unsafe ring: DescriptorRing, count: Int, tail: Doorbell) {
+    unsafe self.ring = unsafe ring
+    self.count = count
+    self.tail = tail
+    unsafe shadow = .allocate(capacity: count)
+    unsafe shadow.initialize(repeating: nil, count: count)
+    unsafe ends = .allocate(capacity: count)
+    unsafe ends.initialize(repeating: 0, count: count)
+  }
+
+  deinit {
+    unsafe ends.deallocate()
+    unsafe shadow.deallocate()
+  }
+
+  /// An empty ring, for a card that was reset. Whatever was in it must have been released.
+  mutating func open(pool: UnsafeMutablePointer<PoolState>, maximumFrame: Int, insertsVLAN: Bool) {
+    unsafe self.pool = unsafe pool
+    self.maximumFrame = maximumFrame
+    self.insertsVLAN = insertsVLAN
+    maximumSegments = min(count / 4, 64)
+    next = 0
+    clean = 0
+    waitsForRoom = false
+    for i in 0..<count { unsafe ring.set(i, 0, 0) }
+  }
+
+  /// Descriptors the card has not reported yet.
+  var pending: Int { (next &- clean) & (count &- 1) }
+
+  /// True when a sender that found no room could go on now.
+  var hasWork: Bool {
+    guard running, waitsForRoom, clean != next else { return false }
+    return unsafe ring.high(Int(ends[clean] & ~Self.mixed)) & TransmitCommand.done != 0
+  }
+
+  /// Frees whatever is in the ring, sent or not. The card must be quiet.
+  mutating func release() {
+    running = false
+    collect()
+    var c = clean
+    while c != next {
+      if unsafe shadow[c] != nil, unsafe ring.high(c) & TransmitCommand.endOfPacket != 0 { lost &+= 1 }
+      c = (c &+ 1) & (count &- 1)
+    }
+    freeEach(clean, next)
+    clean = next
+  }
+
+  /// Frees the groups that the card has reported.
+  #if RINGWAY_CHECKED
+    @_noAllocation @_noLocks
+  #endif
+  @inline(__always)
+  mutating func collect() {
+    guard let pool = unsafe pool else { return }
+    let ring = unsafe ring, ends = unsafe ends, end = next, mask = count &- 1
+    var c = clean
+    if c == end { return }
+    let stack = unsafe pool.pointee.stack
+    var top = unsafe pool.pointee.top
+    while c != end {
+      let group = unsafe ends[c], last = Int(group & ~Self.mixed)
+      if unsafe ring.high(last) & TransmitCommand.done == 0 { break }
+      if _fastPath(group & Self.mixed == 0) {
+        // SAFETY: the group's records are of this pool and on no stack, so the stack has room.
+        let from = unsafe shadow + c, to = unsafe stack + top, n = last &+ 1 &- c
+        var i = 0
+        while i < n {
+          unsafe to[i] = from[i].unsafelyUnwrapped
+          i &+= 1
+        }
+        top &+= n
+      } else {
+        unsafe pool.pointee.top = top
+        freeEach(c, (last &+ 1) & mask)
+        top = unsafe pool.pointee.top
+      }
+      c = (last &+ 1) & mask
+    }
+    unsafe pool.pointee.top = top
+    clean = c
+  }
+
+  /// Frees the records from descriptor `first` up to, not including, `end`, each to its own pool.
+  @inline(never)
+  private func freeEach(_ first: Int, _ end: Int) {
+    var c = first
+    while c != end {
+      if let record = unsafe shadow[c] { unsafe PoolState.putOne(record) }
+      c = (c &+ 1) & (count &- 1)
+    }
+  }
+
+  /// Sends a prefix of the batch; one tail write.
+  #if RINGWAY_CHECKED
+    @_noAllocation @_noLocks
+  #endif
+  mutating func send(_ batch: inout PacketBatch) -> Int {
+    guard running, let pool = unsafe pool else { return 0 }
+    collect()
+    let ring = unsafe ring, shadow = unsafe shadow, mask = count &- 1, start = next
+    let ceiling = UInt32(truncatingIfNeeded: maximumFrame &- Self.shortest)
+    var t = start, bytes: UInt64 = 0, packets = 0, blocked = false
+    let slots = unsafe batch.fullSlots, have = batch.count
+    var s = 0
+    sending: while s < have {
+      // A group lies in one piece: it ends where the ring does.
+      let space = (clean &- t &- 1) & mask
+      let room = min(min(have &- s, Self.groupSize), min(space, count &- t))
+      let first = t, stop = s &+ room
+      var word: UInt64 = 0, foreign: UInt = 0
+      while s < stop {
+        let record = unsafe slots[s], length = unsafe UInt32(record.pointee.length)
+        guard _fastPath(unsafe Self.isPlain(record) && length &- UInt32(Self.shortest) <= ceiling) else { break }
+        word = TransmitCommand.single | UInt64(length)
+        unsafe ring.set(t, record.pointee.iova &+ UInt64(record.pointee.offset), word)
+        unsafe shadow[t] = record
+        foreign |= unsafe UInt(bitPattern: record.pointee.pool) ^ UInt(bitPattern: pool)
+        bytes &+= UInt64(length)
+        t &+= 1
+        s &+= 1
+      }
+      if t != first {
+        unsafe ring.setHigh(t &- 1, word | TransmitCommand.reportStatus)
+        unsafe ends[first] = UInt32(truncatingIfNeeded: t &- 1) | (foreign == 0 ? 0 : Self.mixed)
+        packets &+= t &- first
+        t &= mask
+      }
+      if s < stop || room == 0 {
+        // What needs more than one descriptor, or is refused; or a full ring.
+        let record = unsafe slots[s]
+        let frameBytes = unsafe UInt64(record.pointee.frameLength)
+        switch unsafe postAnything(record, at: t) {
+        case .posted(let after):
+          t = after
+          packets &+= 1
+          bytes &+= frameBytes
+          s &+= 1
+        case .refused: s &+= 1
+        case .noRoom:
+          blocked = true
+          break sending
+        }
+      }
+    }
+    waitsForRoom = blocked
+    if t != start {
+      next = t
+      counters.packets &+= UInt64(truncatingIfNeeded: packets)
+      counters.bytes &+= bytes
+      counters.doorbells &+= 1
+      tail.ring(UInt32(truncatingIfNeeded: t))
+    }
+    batch.removePrefix(s)
+    return s
+  }
+
+  /// One buffer, no tag to insert, no checksum to insert: a single descriptor says it all.
+  // SAFETY: flags at 48, header lengths at 52 (held by a test): one load looks at both.
+  @inline(__always)
+  private static func isPlain(_ record: RawPacket) -> Bool {
+    let asked = unsafe UnsafeRawPointer(record).load(fromByteOffset: 48, as: UInt64.self)
+    return unsafe asked & 0x0000_ffff_0000_0001 == 0 && record.pointee.next == nil
+  }
+
+  private enum Posted {
+    case posted(after: Int)
+    case refused
+    case noRoom
+  }
+
+  /// A frame of any shape, from descriptor `t` on: context descriptor, several buffers, a tag.
+  /// Refused frames (empty, longer than the port allows, too many buffers) are freed and counted.
+  @inline(never)
+  private mutating func postAnything(_ frame: RawPacket, at t: Int) -> Posted {
+    let mask = count &- 1, space = (clean &- t &- 1) & mask
+    guard let shape = unsafe Shape(frame), shape.bytes <= maximumFrame, shape.segments <= maximumSegments else {
+      unsafe PoolState.put(frame)
+      counters.drops &+= 1
+      return .refused
+    }
+    let context = unsafe checksumContext(frame, shape)
+    guard shape.segments &+ (context == nil ? 0 : 1) <= space else { return .noRoom }
+    if shape.bytes < Self.shortest && !(unsafe Self.pad(frame, to: Self.shortest)) {
+      unsafe PoolState.put(frame)
+      counters.drops &+= 1
+      return .refused
+    }
+    var extra: UInt64 = 0
+    if unsafe frame.pointee.flags.contains(.vlan) {
+      if insertsVLAN {
+        extra |= unsafe TransmitCommand.insertVLAN | UInt64(frame.pointee.vlan) << 48
+      } else if !(unsafe Self.insertTag(frame)) {
+        unsafe PoolState.put(frame)
+        counters.drops &+= 1
+        return .refused
+      }
+    }
+    var i = t
+    if let context {
+      unsafe ring.set(i, context.low, context.high)
+      unsafe shadow[i] = nil
+      extra |= context.options
+      i = (i &+ 1) & mask
+    }
+    let last = unsafe postSegments(frame, from: i, extra)
+    unsafe ends[t] = UInt32(truncatingIfNeeded: last) | Self.mixed
+    return .posted(after: (last &+ 1) & mask)
+  }
+
+  /// Each buffer on its own descriptor and its record unlinked. Returns the last descriptor.
+  private func postSegments(_ frame: RawPacket, from start: Int, _ extra: UInt64) -> Int {
+    var at: RawPacket? = unsafe frame
+    var i = start, last = start
+    while let record = unsafe at {
+      unsafe at = record.pointee.next
+      unsafe record.pointee.next = nil
+      let length = unsafe UInt64(record.pointee.length)
+      if length == 0 {
+        unsafe PoolState.putOne(record)
+        continue
+      }
+      unsafe ring.set(
+        i, record.pointee.iova &+ UInt64(record.pointee.offset), TransmitCommand.data | extra | length)
+      unsafe shadow[i] = record
+      last = i
+      i = (i &+ 1) & (count &- 1)
+    }
+    unsafe ring.setHigh(last, ring.high(last) | TransmitCommand.endOfPacket | TransmitCommand.reportStatus)
+    return last
+  }
+
+  /// What the frame is made of, counted over its buffers; nil for an empty frame.
+  private struct Shape {
+    var segments = 0
+    var bytes = 0
+
+    init?(_ frame: RawPacket) {
+      var at: RawPacket? = unsafe frame
+      // A chain longer than any ring is not followed to its end.
+      while let record = unsafe at, segments <= 4096 {
+        let length = unsafe Int(record.pointee.length)
+        bytes &+= length
+        if length > 0 { segments &+= 1 }
+        unsafe at = record.pointee.next
+      }
+      if bytes == 0 { return nil }
+    }
+  }
+
+  /// The context descriptor a frame needs, when it asks for checksums and says where its headers are.
+  private func checksumContext(_ frame: RawPacket, _ shape: Shape) -> (low: UInt64, high: UInt64, options: UInt64)? {
+    let lengths = unsafe frame.pointee.headerLengths, flags = unsafe frame.pointee.flags
+    let ip = flags.contains(.ipChecksum), tcp = flags.contains(.tcpChecksum), udp = flags.contains(.udpChecksum)
+    guard lengths != 0, ip || tcp || udp else { return nil }
+    let link = Int(lengths & 0x7f), network = Int(lengths >> 7)
+    // The card's offset fields are a byte each, and a header beyond the frame would be nonsense.
+    let end = link &+ network &+ (tcp ? 18 : udp ? 8 : 0)
+    guard network >= 20, end <= 255, end <= shape.bytes else { return nil }
+    let words = TransmitCommand.context(link: link, network: network, ip: ip, tcp: tcp)
+    let options = (ip ? TransmitCommand.ipOption : 0) | (tcp || udp ? TransmitCommand.layer4Option : 0)
+    return (words.0, words.1, options)
+  }
+
+  /// Zeroes behind a very short frame. False when it has several buffers.
+  private static func pad(_ frame: RawPacket, to length: Int) -> Bool {
+    guard unsafe frame.pointee.next == nil else { return false }
+    let start = unsafe Int(frame.pointee.offset), have = unsafe Int(frame.pointee.length)
+    guard unsafe start + length <= frame.pointee.pool.pointee.bufferSize else { return false }
+    for i in have..<length { unsafe frame.pointee.buffer.storeBytes(of: 0, toByteOffset: start + i, as: UInt8.self) }
+    unsafe frame.pointee.setSingle(length: UInt16(length), offset: UInt16(start))
+    return true
+  }
+
+  /// Writes the tag into the frame behind the two addresses, moving what follows by four bytes
+  /// (or the addresses, when there is room before them). False when the buffer has no room.
+  private static func insertTag(_ frame: RawPacket) -> Bool {
+    let start = unsafe Int(frame.pointee.offset), length = unsafe Int(frame.pointee.length)
+    guard length >= 12, length + 4 <= Int(UInt16.max) else { return false }
+    let bytes = unsafe frame.pointee.buffer + start
+    let tag = unsafe frame.pointee.vlan
+    var to = unsafe bytes
+    if start >= 4 {
+      unsafe to = bytes - 4
+      var i = 0
+      while i < 12 {
+        unsafe to.storeBytes(of: bytes.load(fromByteOffset: i, as: UInt8.self), toByteOffset: i, as: UInt8.self)
+        i &+= 1
+      }
+      unsafe frame.pointee.offset = UInt16(start - 4)
+    } else {
+      guard unsafe start + length + 4 <= frame.pointee.pool.pointee.bufferSize else { return false }
+      var i = length &- 1
+      while i >= 12 {
+        unsafe bytes.storeBytes(of: bytes.load(fromByteOffset: i, as: UInt8.self), toByteOffset: i &+ 4, as: UInt8.self)
+        i &-= 1
+      }
+    }
+    unsafe (to + 12).storeBytes(of: 0x81, as: UInt8.self)
+    unsafe (to + 13).storeBytes(of: 0, as: UInt8.self)
+    unsafe (to + 14).storeBytes(of: UInt8(tag >> 8), as: UInt8.self)
+    unsafe (to + 15).storeBytes(of: UInt8(truncatingIfNeeded: tag), as: UInt8.self)
+    unsafe frame.pointee.length += 4
+    unsafe frame.pointee.frameLength += 4
+    unsafe frame.pointee.flags.remove(.vlan)
+    return true
+  }
+}

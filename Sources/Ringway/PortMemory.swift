@@ -1,0 +1,58 @@
+// The memory that ports share.
+
+public import DMAMemory
+public import NetmapCore
+
+/// How much memory, and where its pages come from.
+public struct MemoryOptions: Sendable, Equatable {
+  public enum Kind: String, Sendable, CaseIterable {
+    /// Hugepages by memfd_create(2): needs no mount.
+    case memfd
+    /// Hugepages by libhugetlbfs, from a mounted hugetlbfs.
+    case hugetlbfs
+    /// Pages of the base size, for machines without hugepages.
+    case normal
+  }
+  public var kind = Kind.memfd
+  /// Bytes a hugepage; nil takes 2 MiB, or the kernel's only size.
+  public var hugepageSize: Int?
+  /// Packet buffers, for all ports together.
+  public var buffers = 16384
+  /// Bytes a buffer: a multiple of 64.
+  public var bufferSize = 2048
+  /// NUMA node; nil leaves it to the kernel.
+  public var node: Int?
+
+  public init() {}
+
+  /// As the allocator wants it.
+  var backing: MemoryBacking {
+    let sizes = HugepagePool.pageSizes()
+    let preferred = hugepageSize ?? (sizes.contains(2 << 20) || sizes.isEmpty ? 2 << 20 : sizes[0])
+    return switch kind {
+    case .memfd: .memfd(pageSize: preferred)
+    case .hugetlbfs: .hugetlbfs(pageSize: preferred)
+    case .normal: .normalPages
+    }
+  }
+}
+
+/// Buffers and descriptors that any number of ports use together: a packet that one of them received
+/// can be sent by another without a copy.
+public final class PortMemory: Sendable {
+  public let allocator: NetmapAllocator
+
+  /// - Parameter reachable: the cards that will use it, as far as they are known: bus addresses are
+  ///   chosen so that all of them reach the memory.
+  public init(_ options: MemoryOptions = MemoryOptions(), reachable: [any DMAMapper] = []) throws(RingwayError) {
+    var sizes = PoolSizes(buffers: options.buffers, bufferSize: options.bufferSize)
+    sizes.minimumBuffers = min(sizes.minimumBuffers, options.buffers)
+    do {
+      allocator = try NetmapAllocator(
+        sizes: sizes, backing: options.backing, node: options.node, reachable: reachable)
+    } catch { throw .memory(error) }
+  }
+
+  /// Set when there are fewer buffers than asked for: one line for a person.
+  public var shortage: String? { allocator.shortage.map { "\($0)" } }
+}

@@ -1,0 +1,117 @@
+// `ringway bridge`: two cards joined by a wire in software.
+
+import ArgumentParser
+import Platform
+import Ringway
+
+struct Bridge: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    abstract: "Forward every frame between two cards, both ways, unchanged.")
+
+  @Argument(help: "One card's PCI address.")
+  var first: String
+  @Argument(help: "The other card's.")
+  var second: String
+  @Option(help: ArgumentHelp("Time between two lines of figures; 0 shows none.", valueName: "time"), transform: { try Amount.seconds($0) })
+  var statsInterval: Double?
+  @OptionGroup var time: DurationArgument
+  @OptionGroup var port: PortArguments
+  @OptionGroup var memory: MemoryArguments
+  @Flag(help: "Print figures and the result as JSON.")
+  var json = false
+
+  func run() throws {
+    let session = try PortSession([first, second], memory: memory, port: port, json: json)
+    defer { session.close() }
+    let ports = session.ports
+    var forwarder = try Forwarder(ports[0], ports[1])
+    let monitor = forwarder.monitor
+    try session.settle(seconds: 2)
+    announce(session)
+    let clock = MonotonicClock()
+    let start = clock.now()
+    let interval = statsInterval ?? 1
+    var meter = RateMeter()
+    var nextShow = interval
+    session.onSecond = { seconds in
+      guard interval > 0, seconds + 0.05 >= nextShow else { return }
+      nextShow = max(nextShow + interval, seconds)
+      let figures = BridgeFigures(ports, monitor, seconds: seconds)
+      let rate = meter.next(figures.totals, at: seconds)
+      session.show("\(Figure.seconds(seconds))  \(rate.text)  \(figures.text)", figures)
+    }
+    _ = try session.run(&forwarder, limit: time.limit)
+    let result = BridgeFigures(ports, monitor, seconds: Double(clock.now() - start) / 1e9)
+    session.close()
+    json ? print(jsonLine(result)) : print(result.summary)
+  }
+
+  /// Says once that frames pass, as soon as both cards have a link.
+  private func announce(_ session: PortSession) {
+    let pair = "\(session.ports[0].name) and \(session.ports[1].name)"
+    var isAnnounced = false
+    let tell = { [unowned session] in
+      guard !isAnnounced, session.isLinked else { return }
+      isAnnounced = true
+      session.note("forwarding", "forwarding between \(pair)")
+    }
+    tell()
+    session.onLink = tell
+  }
+}
+
+/// Both ports' figures. The property names are the JSON keys.
+struct BridgeFigures: Encodable {
+  struct Side: Encodable {
+    let device: String
+    let driver: String
+    let link: String
+    let rx_packets: UInt64
+    let rx_bytes: UInt64
+    let tx_packets: UInt64
+    let tx_bytes: UInt64
+    /// Frames that this card should have sent, and had no room for.
+    let tx_dropped: UInt64
+
+    init(_ port: Port, received: ForwardCounts, sent: ForwardCounts) {
+      device = port.name
+      driver = port.driverName
+      link = port.link.status.rawValue
+      rx_packets = received.receivedPackets
+      rx_bytes = received.receivedBytes
+      tx_packets = sent.sentPackets
+      tx_bytes = sent.sentBytes
+      tx_dropped = sent.dropped
+    }
+  }
+
+  let ports: [Side]
+  let seconds: Double
+
+  init(_ ports: [Port], _ monitor: ForwarderMonitor, seconds: Double) {
+    let forward = monitor.forward
+    let backward = monitor.backward
+    self.ports = [
+      Side(ports[0], received: forward, sent: backward), Side(ports[1], received: backward, sent: forward),
+    ]
+    self.seconds = seconds
+  }
+
+  /// What was sent, both ways.
+  var totals: Totals {
+    ports.reduce(into: Totals()) {
+      $0.packets += $1.tx_packets
+      $0.bytes += $1.tx_bytes
+    }
+  }
+
+  var text: String {
+    "> \(Figure.grouped(ports[1].tx_packets))  < \(Figure.grouped(ports[0].tx_packets))  dropped \(ports[0].tx_dropped + ports[1].tx_dropped)"
+  }
+
+  var summary: String {
+    ports.map {
+      "\($0.device): received \(Figure.grouped($0.rx_packets)) packets, \(Figure.grouped($0.rx_bytes)) bytes; sent \(Figure.grouped($0.tx_packets)) packets, \(Figure.grouped($0.tx_bytes)) bytes; dropped \($0.tx_dropped)"
+    }.joined(separator: "\n")
+  }
+}

@@ -1,0 +1,131 @@
+import Glibc
+import Platform
+import Testing
+
+@testable import DMAMemory
+
+/// SplitMix64 (Steele, Lea, Flood 2014): the same numbers for the same seed, everywhere.
+struct Seeded: RandomNumberGenerator {
+  var state: UInt64
+  init(_ seed: UInt64) { state = seed }
+  mutating func next() -> UInt64 {
+    state &+= 0x9e37_79b9_7f4a_7c15
+    var z = state
+    z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
+    z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
+    return z ^ (z >> 31)
+  }
+}
+
+/// Real hugepages for the tests that need them.
+enum Lab {
+  static let isRoot = geteuid() == 0
+  static let reason: Comment = "reserving and mounting hugepages needs root"
+  static let size = 2 << 20
+
+  /// Sees to it that at least `pages` are free, and undoes that when the process ends.
+  static func reserve(_ pages: Int) throws {
+    _ = undo
+    let pool = try #require(HugepagePool.read(pageSize: size), "the kernel has no 2 MiB pages")
+    guard pool.available < pages else { return }
+    try Files.write("\(pool.total + pages - pool.available)", to: file)
+    let now = try #require(HugepagePool.read(pageSize: size))
+    try #require(now.available >= pages, "the kernel could not find \(pages) hugepages")
+  }
+
+  private static let file = HugepagePool.directory(pageSize: size, node: nil) + "/nr_hugepages"
+  private static let undo: Void = {
+    unsafe original = HugepagePool.read(pageSize: size)?.total ?? 0
+    atexit { try? Files.write("\(unsafe Lab.original)", to: Lab.file) }
+  }()
+  nonisolated(unsafe) private static var original = 0
+
+  /// The kernel's account of a mapping: pages present on each node, from /proc/self/numa_maps.
+  static func pages(at address: UnsafeRawPointer) -> (policy: String, nodes: [Int: Int], pageKB: Int)? {
+    let start = String(UInt(bitPattern: address), radix: 16)
+    guard let text = try? Files.read("/proc/self/numa_maps") else { return nil }
+    for line in text.split(separator: "\n") {
+      let fields = line.split(separator: " ")
+      guard let first = fields.first, first.drop(while: { $0 == "0" }) == start else { continue }
+      var nodes: [Int: Int] = [:]
+      var pageKB = 0
+      for field in fields.dropFirst(2) {
+        let pair = field.split(separator: "=")
+        guard pair.count == 2, let value = Int(pair[1]) else { continue }
+        if pair[0].hasPrefix("N"), let node = Int(pair[0].dropFirst()) { nodes[node] = value }
+        if pair[0] == "kernelpagesize_kB" { pageKB = value }
+      }
+      return (String(fields[1]), nodes, pageKB)
+    }
+    return nil
+  }
+
+  /// Free pages, once they are at least `wanted` or ten seconds are over: a process that was killed
+  /// gives its memory back a little later, and other tests come and go.
+  static func freePages(reaching wanted: Int) -> Int {
+    for _ in 0..<1000 {
+      if let pool = HugepagePool.read(pageSize: size), pool.free >= wanted { return pool.free }
+      usleep(10_000)
+    }
+    return HugepagePool.read(pageSize: size)?.free ?? 0
+  }
+}
+
+/// A directory that looks like the root of a machine.
+final class FakeRoot {
+  let path: String
+
+  init() throws {
+    var template = Array("/tmp/ringway-test-XXXXXX".utf8CString)
+    // SAFETY: mkdtemp changes the array in place, and its result points into it.
+    path = try #require(unsafe template.withUnsafeMutableBufferPointer { area in
+      unsafe mkdtemp(area.baseAddress!).map { unsafe String(cString: $0) }
+    })
+  }
+
+  func file(_ name: String, _ text: String) throws {
+    var partial = path
+    let parts = name.split(separator: "/")
+    for part in parts.dropLast() {
+      partial += "/\(part)"
+      _ = unsafe mkdir(partial, 0o755)
+    }
+    try Files.write(text, to: "\(partial)/\(parts.last!)", create: true)
+  }
+
+  func directory(_ name: String) throws {
+    try file(name + "/.keep", "")
+  }
+
+  func read(_ name: String) -> String? { try? Files.read(path + name) }
+  /// The same without white space around it.
+  func line(_ name: String) -> String? { try? Files.line(path + name) }
+
+  /// A machine with these pools: pages of 2 MiB on each node.
+  func pools(nodes: [(total: Int, free: Int)], reserved: Int = 0) throws {
+    let all = "/sys/kernel/mm/hugepages/hugepages-2048kB"
+    try file("\(all)/nr_hugepages", "\(nodes.reduce(0) { $0 + $1.total })\n")
+    try file("\(all)/free_hugepages", "\(nodes.reduce(0) { $0 + $1.free })\n")
+    try file("\(all)/resv_hugepages", "\(reserved)\n")
+    try file("\(all)/surplus_hugepages", "0\n")
+    try file("\(all)/nr_overcommit_hugepages", "0\n")
+    try file("/sys/devices/system/node/has_memory", nodes.count > 1 ? "0-\(nodes.count - 1)\n" : "0\n")
+    for (node, pool) in nodes.enumerated() {
+      let one = "/sys/devices/system/node/node\(node)/hugepages/hugepages-2048kB"
+      try file("\(one)/nr_hugepages", "\(pool.total)\n")
+      try file("\(one)/free_hugepages", "\(pool.free)\n")
+    }
+  }
+
+  deinit { remove(path) }
+
+  private func remove(_ path: String) {
+    var status = stat()
+    if unsafe lstat(path, &status) == 0, status.st_mode & S_IFMT == S_IFDIR {
+      for name in (try? Files.list(path)) ?? [] { remove(path + "/" + name) }
+      _ = unsafe rmdir(path)
+    } else {
+      _ = unsafe unlink(path)
+    }
+  }
+}
