@@ -34,6 +34,11 @@ enum BindFiles {
     roots.etc + "/systemd/system/multi-user.target.wants/ringway-bind.service"
   }
 
+  /// systemd.exec(5) reads backslashes, quotes and percent signs of its own.
+  private static func quoted(_ text: String) -> String {
+    text.reduce("") { $0 + ($1 == "\\" || $1 == "\"" ? "\\\($1)" : $1 == "%" ? "%%" : String($1)) }
+  }
+
   static func unitText(program: String) -> String {
     """
     # Written by `ringway bind --persist`; goes with the last card in /etc/ringway/bind.d.
@@ -50,7 +55,7 @@ enum BindFiles {
     Type=oneshot
     RemainAfterExit=yes
     ExecStartPre=-/sbin/modprobe vfio-pci
-    ExecStart="\(program)" bind --persisted
+    ExecStart="\(quoted(program))" bind --persisted
 
     [Install]
     WantedBy=multi-user.target

@@ -208,7 +208,7 @@ public struct Doctor {
     let members = Int(group).map { SysfsPCI(roots: roots).members(ofGroup: $0) } ?? []
     let cards = members.filter(\.isNetwork).map(\.address.description)
     return cards.isEmpty
-      ? "chown $(id -u) \(roots.dev)/vfio/\(group)" : "ringway bind --user $SUDO_USER \(cards.joined(separator: " "))"
+      ? "chown \(callerName()) \(roots.dev)/vfio/\(group)" : "ringway bind --user \(callerName()) \(cards.joined(separator: " "))"
   }
 
   private func owner(_ path: String) -> String {

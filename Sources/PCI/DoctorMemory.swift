@@ -13,7 +13,7 @@ extension Doctor {
     let limit = Int(fields[3]) ?? 0
     let reserved = pools().reduce(0) { $0 + $1.total * $1.kilobytes * 1024 }
     let text = "the limit is \(limit >> 10) kB for this login"
-    let remedy = "echo \"$SUDO_USER - memlock unlimited\" > /etc/security/limits.d/ringway.conf"
+    let remedy = "echo \"\(callerName()) - memlock unlimited\" > /etc/security/limits.d/ringway.conf"
     if limit < 64 << 20 {
       return [Finding(subject, .fail, "\(text); a card with its buffers takes 65536 kB", remedy: remedy)]
     }
@@ -82,6 +82,16 @@ extension Doctor {
       }
     }
     return findings
+  }
+
+  /// The caller's login name, for commands that root will run for it.
+  func callerName() -> String {
+    let id = line("self/status", "Uid:").map { $0[1] } ?? "0"
+    for entry in (SystemFiles.text(roots.etc + "/passwd") ?? "").split(separator: "\n") where id != "0" {
+      let fields = entry.split(separator: ":", omittingEmptySubsequences: false)
+      if fields.count > 2, fields[2] == id { return String(fields[0]) }
+    }
+    return "$SUDO_USER"
   }
 
   /// The fields of the first line in /proc/`file` that begins so.

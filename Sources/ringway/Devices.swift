@@ -4,6 +4,7 @@ import ArgumentParser
 import FoundationEssentials
 import PCI
 import PCINames
+import Ringway
 
 struct Devices: ParsableCommand {
   static let configuration = CommandConfiguration(
@@ -16,7 +17,7 @@ struct Devices: ParsableCommand {
 
   func run() throws {
     let scanner = SysfsPCI()
-    var functions = try scanner.networkFunctions(supported: SupportedCards.all)
+    var functions = try scanner.networkFunctions(supported: DriverTable.supportedCards)
     if !addresses.isEmpty {
       for address in addresses { _ = try scanner.device(at: address) }
       functions = functions.filter { addresses.contains($0.device.address) }
@@ -106,15 +107,6 @@ func printJSON(_ value: some Encodable) throws {
   let encoder = JSONEncoder()
   encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
   print(String(decoding: try encoder.encode(value), as: UTF8.self))
-}
-
-/// The cards that our drivers serve.
-enum SupportedCards {
-  static let all: [SupportedCard] = [
-    SupportedCard(vendor: 0x8086, device: 0x10d3, driver: "e1000e"),
-    SupportedCard(vendor: 0x1af4, device: 0x1041, driver: "virtio-net"),
-    SupportedCard(vendor: 0x1af4, device: 0x1000, driver: "virtio-net"),
-  ]
 }
 
 extension PCIScanError: CommandFailure {

@@ -2,6 +2,7 @@
 
 import ArgumentParser
 import PCI
+import Ringway
 
 struct DoctorCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
@@ -20,7 +21,7 @@ struct DoctorCommand: ParsableCommand {
   }
 
   func run() throws {
-    let findings = Doctor(supported: SupportedCards.all).examine()
+    let findings = Doctor(supported: DriverTable.supportedCards).examine()
     if json {
       try printJSON(
         findings.map { Entry(subject: $0.subject, status: $0.status.rawValue, summary: $0.summary, remedy: $0.remedy) })

@@ -283,6 +283,11 @@ private func allOptions() -> BindOptions {
     #expect(SystemFiles.list(machine.root + "/etc/systemd/system") == ["multi-user.target.wants"])
   }
 
+  @Test func theUnitQuotesThePath() {
+    let text = BindFiles.unitText(program: #"/opt/a "b"/50%/ringway"#)
+    #expect(text.contains(#"ExecStart="/opt/a \"b\"/50%%/ringway" bind --persisted"#))
+  }
+
   @Test func aBrokenListIsAnErrorByLine() throws {
     let (machine, address) = machineWithCard()
     machine.file("etc/ringway/bind.d/0000:03:00.0", "# hello\ncolour blue\n")
