@@ -3,10 +3,11 @@
 public import DriverKit
 internal import E1000e
 public import PCI
+internal import VirtioNet
 
 /// Which driver serves which card.
 public enum DriverTable {
-  public static var drivers: [any NetDriver.Type] { [E1000eDriver.self] }
+  public static var drivers: [any NetDriver.Type] { [E1000eDriver.self, VirtioNetDriver.self] }
 
   /// Every card that is served, for listings.
   public static var supportedCards: [SupportedCard] {
