@@ -69,7 +69,8 @@ import VirtioTransport
     let end = at &+ UInt16(truncatingIfNeeded: waiting)
     var idle = free.tail
     var bytes: UInt64 = 0
-    guard let (target, room) = unsafe batch.freeSlots(max: max) else { return 0 }
+    let target = unsafe batch.freeSlots
+    let room = min(max, batch.room)
     var got = 0
     while got < room && at != end {
       let element = ring.usedElement(at)
@@ -110,7 +111,7 @@ import VirtioTransport
     }
     queue.taken = at
     free.tail = idle
-    batch.commit(received: got)
+    batch.commit(got)
     counters.packets &+= UInt64(got)
     counters.bytes &+= bytes
     refill()

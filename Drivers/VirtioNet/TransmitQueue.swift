@@ -78,7 +78,8 @@ import VirtioTransport
     let tail = free.tail
     var next = queue.next
     var bytes: UInt64 = 0
-    guard let (source, have) = unsafe batch.fullSlots() else { return 0 }
+    let source = unsafe batch.fullSlots
+    let have = batch.count
     var sent = 0
     while sent < have {
       guard head != tail else { break }
@@ -115,7 +116,7 @@ import VirtioTransport
     }
     free.head = head
     queue.next = next
-    batch.commit(sent: sent)
+    batch.removePrefix(sent)
     counters.bytes &+= bytes
     queue.publish()
     return sent
