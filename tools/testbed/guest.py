@@ -111,7 +111,7 @@ class Guest:
     def _resolve(self):
         nics = self.topology.nics
         if nics:
-            out = self.check("; ".join(f"nic slot {self.topology.slot(nic):x}" for nic in nics)).split()
+            out = self.check("; ".join(f"nic slot {self.topology.slot(nic):x} {self.topology.function(nic)}" for nic in nics)).split()
             self.addresses = {nic.id: address for nic, address in zip(nics, out)}
 
     # ------------------------------------------------------------ commands
@@ -212,13 +212,12 @@ class Guest:
         self.wait_for("for f in /run/agent/*.pid; do [ -e $f ] && ! [ -e ${f%.pid}.status ] && echo $f; done; true",
                       lambda out: not out.strip(), what="the scenario's programs to end")
         self.check("rm -rf /run/agent/*.pid /run/agent/*.log /run/agent/*.status /root/* /tmp/*")
-        script = []
+        script = ["rm -rf /run/ringway /etc/ringway"]
         for nic in self.topology.nics:
             self.set_link(nic.id, True)
             if nic.is_vfio:
                 at = self.address(nic.id)
-                script.append(f"[ $(nic driver {at}) = vfio-pci ] && [ $(cat /sys/bus/pci/devices/{at}/driver_override) = vfio-pci ]"
-                              f" || nic vfio {at}")
+                script.append(f"[ $(nic driver {at}) = vfio-pci ] || nic vfio {at}")
         self.check("\n".join(script) + "\ntrue")
 
     def hugepages_free(self):

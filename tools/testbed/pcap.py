@@ -53,3 +53,8 @@ def source(frame):
 
 def mac(text):
     return bytes.fromhex(text.replace(":", ""))
+
+
+def unpadded(frame):
+    """Without the zeros that a card adds up to 60 bytes: whether they are seen is the card's affair."""
+    return frame.rstrip(b"\0") if len(frame) <= 60 else frame

@@ -3,6 +3,7 @@
 import shlex
 from dataclasses import dataclass
 
+from .guest import PRELUDE
 from .topology import DEFAULT, Topology
 
 
@@ -70,7 +71,7 @@ class Context:
 
     def inside(self, namespace, command, timeout=60, status=0):
         """Run a shell command in a peer's network namespace."""
-        line = f"/usr/bin/ip netns exec {namespace} sh -c {shlex.quote(command)}"
+        line = f"/usr/bin/ip netns exec {namespace} sh -c {shlex.quote(PRELUDE + command)}"
         return self.guest.check(line, timeout=timeout, status=status)
 
     def background(self, namespace, command):

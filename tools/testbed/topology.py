@@ -19,7 +19,9 @@ class NIC:
            any other word: the kernel's, moved into the namespace of that name
     addresses  for a namespace: what `ip address add` gets, e.g. "198.18.0.1/24"
     options    further QEMU properties, e.g. {"iommu_platform": "on"}
-    backend    replaces the hub by a netdev of your own, e.g. "tap,fds=..."
+    backend    replaces the hub by a netdev of your own, e.g. "tap,ifname=tap0,script=no,downscript=no"
+    beside     the id of an earlier NIC: this one is function 1 of the same device, so both share an
+               IOMMU group
     """
 
     id: str
@@ -30,6 +32,7 @@ class NIC:
     addresses: tuple = ()
     options: dict = field(default_factory=dict)
     backend: str | None = None
+    beside: str | None = None
 
     @property
     def is_vfio(self):
@@ -56,9 +59,15 @@ class Topology:
     hugepages: int = 128
     processors: int = 2
     kernel_arguments: str = ""
+    # Shell commands run before QEMU in a user and network namespace of their own: taps, bridges.
+    host_script: str = ""
 
     def slot(self, nic):
-        return FIRST_SLOT + self.nics.index(nic)
+        """The root port's slot on bus 0."""
+        return FIRST_SLOT + self.nics.index(self.nic(nic.beside) if nic.beside else nic)
+
+    def function(self, nic):
+        return 1 if nic.beside else 0
 
     def nic(self, identity):
         for nic in self.nics:
@@ -81,9 +90,15 @@ class Topology:
                     captured.add(nic.hub)
                     arguments += ["-object", f"filter-dump,id=dump{nic.hub},netdev={netdev},"
                                              f"file={capture_directory}/hub{nic.hub}.pcap"]
-            properties = {"id": nic.id, "mac": nic.mac, "netdev": netdev, "bus": port, **nic.options}
+            if nic.beside:
+                port = f"port-{nic.beside}"
+            else:
+                arguments += ["-device", f"pcie-root-port,id={port},bus=pcie.0,chassis={index + 1},addr={self.slot(nic):#x}"]
+            place = {"bus": port, "addr": f"0.{self.function(nic)}"}
+            if any(other.beside == nic.id for other in self.nics):
+                place["multifunction"] = "on"
+            properties = {"id": nic.id, "mac": nic.mac, "netdev": netdev, **place, **nic.options}
             arguments += [
-                "-device", f"pcie-root-port,id={port},bus=pcie.0,chassis={index + 1},addr={self.slot(nic):#x}",
                 "-device", nic.model + "".join(f",{key}={value}" for key, value in properties.items()),
             ]
         return arguments
