@@ -47,12 +47,14 @@ def build_image(output, binaries=()):
 
 
 def command_line(topology, kernel, initramfs, directory, accelerator):
-    words = ["intel_iommu=on", "console=ttyS0", "rdinit=/init", "panic=-1", "loglevel=4", "mitigations=off",
+    words = ["console=ttyS0", "rdinit=/init", "panic=-1", "loglevel=4", "mitigations=off",
              "nokaslr", "audit=0", "random.trust_bootloader=on", f"hugepages={topology.hugepages}"]
+    if "intel_iommu=" not in topology.kernel_arguments:
+        words.append("intel_iommu=on")
     if topology.kernel_arguments:
         words.append(topology.kernel_arguments)
     acceleration = ["-accel", "kvm", "-cpu", "host"] if accelerator == "kvm" else \
-                   ["-accel", "tcg,thread=multi", "-cpu", "max"]
+                   ["-accel", "tcg,thread=multi", "-cpu", "max,vendor=GenuineIntel"]
     return [
         find_qemu(), "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
         "-machine", "q35,kernel-irqchip=split", *acceleration,
