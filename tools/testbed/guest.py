@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from . import accel
 from .channel import Channel, ChannelError
-from .machine import PATIENCE, Machine, MachineError, build_image, command_line
+from .machine import PATIENCE, Machine, MachineError, build_image, command_line, in_namespace
 from .qmp import QMP
 from .topology import DEFAULT
 
@@ -98,6 +98,8 @@ class Guest:
             kernel = build_image(initramfs, binaries)
             accelerator = accel.choose(kernel)
             command = command_line(topology, kernel, initramfs, self.directory, accelerator)
+            if topology.host_script:
+                command = in_namespace(topology.host_script, command)
             self.machine = Machine(command, self.directory)
             self.channel = Channel(self.machine.wait_for_socket("agent"))
             self.qmp = QMP(self.machine.wait_for_socket("qmp"))

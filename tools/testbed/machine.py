@@ -70,6 +70,19 @@ def command_line(topology, kernel, initramfs, directory, accelerator):
     ]
 
 
+def in_namespace(script, command):
+    """COMMAND inside a user and network namespace of its own, where SCRIPT has made taps and bridges."""
+    # Entering a user namespace clears the parent-death signal, so it is set once more inside.
+    inside = f"set -e\nPATH=$PATH:/usr/sbin:/sbin\n{script}\nexec setpriv --pdeathsig KILL \"$@\""
+    return ["unshare", "--user", "--map-root-user", "--net", "--", "sh", "-c", inside, "sh", *command]
+
+
+def namespace_problem(script):
+    """Why this host cannot run SCRIPT in a namespace of its own; None when it can."""
+    result = subprocess.run(in_namespace(script, ["true"]), stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    return result.stderr.strip().replace("\n", "; ") or f"status {result.returncode}" if result.returncode else None
+
+
 class Machine:
     """A running QEMU. `directory` holds its sockets, serial.log, qemu.log and the pcaps."""
 

@@ -13,7 +13,7 @@ from xml.sax.saxutils import escape, quoteattr
 
 from . import scenario as registry
 from .guest import Guest
-from .machine import PATIENCE, ROOT, STATE
+from .machine import PATIENCE, ROOT, STATE, namespace_problem
 from .scenario import Context, Skip
 
 SCENARIOS = os.path.join(ROOT, "Tests", "Testbed")
@@ -31,9 +31,10 @@ class OutOfTime(Exception):
 
 
 def load(folder=SCENARIOS):
-    """Import each scenario file of the folder, in the order of their names."""
+    """Import each scenario file of the folder."""
     sys.path.insert(0, folder)
-    for name in sorted(os.listdir(folder)):
+    # The wiring first: without it nothing else means anything.
+    for name in sorted(os.listdir(folder), key=lambda name: (name != "wiring.py", name)):
         if name.endswith(".py"):
             module = name[:-3]
             spec = importlib.util.spec_from_file_location(f"scenarios.{module}", os.path.join(folder, name))
@@ -76,13 +77,12 @@ class Runner:
         if self.guest and (scenario.isolated or self.guest_topology != scenario.topology):
             self.drop()
         if not self.guest:
-            options = {}
-            self.preparation = scenario.prepare() if scenario.prepare else None
-            if self.preparation:
-                options = next(self.preparation)
+            problem = namespace_problem(scenario.topology.host_script) if scenario.topology.host_script else None
+            if problem:
+                raise Skip(f"this host has no user and network namespaces for it: {problem}")
             programs = [self.binary + ":/bin/ringway"] if self.binary else []
             programs += [PROBE] if os.path.exists(PROBE) else []
-            self.guest = Guest(scenario.topology, programs, **options)
+            self.guest = Guest(scenario.topology, programs)
             self.guest_topology = scenario.topology
             self.booted += 1
             self.guest.set_up()
@@ -93,9 +93,6 @@ class Runner:
         if self.guest:
             self.guest.close()
         self.guest = None
-        if getattr(self, "preparation", None):
-            self.preparation.close()
-            self.preparation = None
 
     def complaints(self):
         return [match.group(0).strip() for match in COMPLAINT.finditer(self.guest.serial_log())]
@@ -159,7 +156,7 @@ class Runner:
         """Leave a guest as a fresh one would be, or end it."""
         if not self.guest:
             return
-        if verdict == "failed" or scenario.isolated or scenario.prepare:
+        if verdict == "failed" or scenario.isolated:
             self.drop()
             return
         try:

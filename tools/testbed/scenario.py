@@ -20,27 +20,24 @@ class Scenario:
     binary: bool
     limit: float
     summary: str
-    prepare: object
 
 
 REGISTERED = []
 
 
-def scenario(topology=DEFAULT, isolated=False, binary=True, limit=120, prepare=None):
+def scenario(topology=DEFAULT, isolated=False, binary=True, limit=120):
     """Register a function as a scenario `FILE.FUNCTION`.
 
     topology   what the guest is wired like; neighbours with the same one share a boot
     isolated   boot a guest for this one alone (it unplugs a card, or changes what others rely on)
     binary     whether it needs the ringway binary
     limit      seconds before it is given up
-    prepare    a function that yields keyword arguments for the Guest (a generator: its rest runs
-               after the guest is closed)
     """
 
     def register(function):
         name = f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
         summary = (function.__doc__ or "").strip().splitlines()[0]
-        REGISTERED.append(Scenario(name, function, topology, isolated, binary, limit, summary, prepare))
+        REGISTERED.append(Scenario(name, function, topology, isolated, binary, limit, summary))
         return function
 
     return register
