@@ -110,7 +110,8 @@ let package = Package(
     tests("VirtioNet", ["VirtioTransport", "CRingway", "DriverKit", "Models", "Packet", "NetmapCore", "DMAMemory", "DeviceIO", "PCI", "Wire", "Platform"]),
     tests("Models", ["DMAMemory", "DeviceIO", "PCI", "Wire", "Platform"]),
     tests("Capture", ["Packet", "DMAMemory", "Platform", system]),
-    tests("Ringway", ["Packet", "NetmapCore", "DriverKit", "PCI", "DMAMemory", "Wire", "Platform", system]),
+    tests(
+      "Ringway", ["Packet", "NetmapCore", "DriverKit", "PCI", "VFIO", "DMAMemory", "DeviceIO", "Wire", "Platform", system]),
   ],
   swiftLanguageModes: [.v6]
 )

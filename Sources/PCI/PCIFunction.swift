@@ -99,9 +99,9 @@ public enum PCIFunctionError: Error, Equatable, CustomStringConvertible {
     case .interrupts(let function, let errno):
       "\(function): interrupts could not be set up (errno \(errno)). Run `ringway doctor`."
     case .mapping(let function, let bar, let errno):
-      "\(function): base address register \(bar) could not be mapped (errno \(errno))"
+      "\(function): base address register \(bar) could not be mapped (errno \(errno)). Run `ringway doctor`."
     case .reset(let function, let errno):
-      "\(function): reset failed (errno \(errno))"
+      "\(function): reset failed (errno \(errno)). Take it anew with `ringway unbind` and `ringway bind`."
     case .gone(let function):
       "\(function) is gone: it was unplugged, unbound or has stopped answering. Check with `ringway devices`."
     }

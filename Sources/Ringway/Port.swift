@@ -54,9 +54,14 @@ public final class Port {
   private var lastStatistics: [Statistic] = []
   private let clock: any TimeSource
 
-  /// Buffers of a queue beyond those in its own rings: for the rings of the port that sends what
-  /// this one received, and for batches.
-  static let slack = 1024
+  /// Buffers of a queue beyond a receive and a transmit ring (its own, or that of the port which
+  /// sends what this one received): for batches.
+  static let slack = 256
+
+  /// Buffers that a port with these options takes from its memory.
+  public static func buffers(for options: PortOptions) -> Int {
+    options.queues * (options.receiveDescriptors + options.transmitDescriptors + slack)
+  }
 
   /// Opens a card that is bound to vfio-pci.
   /// - Parameters:
@@ -129,15 +134,16 @@ public final class Port {
     self.function = function
     self.claim = claim
     self.clock = clock
-    let buffers = options.receiveDescriptors + options.transmitDescriptors + Self.slack
+    let buffers = Self.buffers(for: options) / max(1, options.queues)
     var pools: [PacketPool] = []
     do throws(DriverError) {
       for _ in 0..<driver.queueCount {
-        pools.append(try PacketPool.lent(by: memory.allocator, count: buffers))
+        pools.append(try memory.takePool(count: buffers))
       }
       try driver.start(pools: pools)
     } catch {
       driver.stop()
+      memory.giveBack(pools)
       function?.close()
       throw .driver(error)
     }
@@ -228,16 +234,22 @@ public final class Port {
     // The driver's memory is unmapped with it, so it goes before the function does.
     self.driver = nil
     function?.close()
+    memory.giveBack(pools)
   }
 
   /// Waits until the card has sent everything and the program holds no packet of this port.
   /// - Returns: whether it came to that in `microseconds`.
   @discardableResult public func drain(within microseconds: UInt64) -> Bool {
-    clock.poll(within: microseconds, every: 100) {
-      guard let driver else { return true }
-      for queue in 0..<queueCount { driver.reclaim(queue: queue) }
-      return zip(pools, idle).allSatisfy { $0.available >= $1 }
-    }
+    Self.drain([self], within: microseconds)
+  }
+
+  /// The same for ports that send each other's packets.
+  @discardableResult public static func drain(_ ports: [Port], within microseconds: UInt64) -> Bool {
+    let open = ports.filter(\.isOpen)
+    return open.first?.clock.poll(within: microseconds, every: 100) {
+      for port in open { for queue in 0..<port.queueCount { port.reclaim(queue: queue) } }
+      return open.allSatisfy { port in zip(port.pools, port.idle).allSatisfy { $0.available >= $1 } }
+    } ?? true
   }
 }
 

@@ -1,7 +1,10 @@
 // The memory that ports share.
 
 public import DMAMemory
+internal import DriverKit
 public import NetmapCore
+internal import Packet
+internal import Synchronization
 
 /// How much memory, and where its pages come from.
 public struct MemoryOptions: Sendable, Equatable {
@@ -39,8 +42,15 @@ public struct MemoryOptions: Sendable, Equatable {
 
 /// Buffers and descriptors that any number of ports use together: a packet that one of them received
 /// can be sent by another without a copy.
-public final class PortMemory: Sendable {
+///
+/// It owns every port's pools: a packet may be in another port's ring, or in the program's hands,
+/// when its own port is closed. Packets must not outlive the memory; every port holds it.
+public final class PortMemory: @unchecked Sendable {
   public let allocator: NetmapAllocator
+  /// Pools in use, and pools of closed ports. SAFETY of the unchecked conformance: under its lock,
+  /// and a pool is given out again only when every packet is back, so that no thread uses it.
+  private let lock = Mutex<Void>(())
+  private var shelf: [PacketPool] = []
 
   /// - Parameter reachable: the cards that will use it, as far as they are known: bus addresses are
   ///   chosen so that all of them reach the memory.
@@ -52,6 +62,21 @@ public final class PortMemory: Sendable {
         sizes: sizes, backing: options.backing, node: options.node, reachable: reachable)
     } catch { throw .memory(error) }
   }
+
+  /// A pool of `count` buffers: one of a closed port whose packets are all back, or a new one.
+  func takePool(count: Int) throws(DriverError) -> PacketPool {
+    try lock.withLock { _ throws(DriverError) -> PacketPool in
+      if let index = shelf.firstIndex(where: { $0.capacity == count && $0.available == count }) {
+        return shelf.remove(at: index)
+      }
+      // Room for the new one: pools of other sizes that are complete go back to the allocator.
+      shelf.removeAll { $0.available == $0.capacity }
+      return try PacketPool.lent(by: allocator, count: count)
+    }
+  }
+
+  /// Keeps the pools of a closed port for as long as packets of theirs may be about.
+  func giveBack(_ pools: [PacketPool]) { lock.withLock { _ in shelf += pools } }
 
   /// Set when there are fewer buffers than asked for: one line for a person.
   public var shortage: String? { allocator.shortage.map { "\($0)" } }

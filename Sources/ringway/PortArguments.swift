@@ -26,18 +26,20 @@ struct MemoryArguments: ParsableArguments {
   var memoryBacking = HugeBacking.memfd
   @Option(help: ArgumentHelp("Bytes a hugepage: 2M, 1G (default: 2M).", valueName: "size"), transform: { try Amount.bytes($0) })
   var hugepageSize: Int?
-  @Option(help: ArgumentHelp("Packet buffers of 2048 bytes, for all cards together.", valueName: "count"))
-  var buffers = 16384
+  @Option(help: ArgumentHelp("Packet buffers of 2048 bytes, for all cards together (default: 16384, or what the rings need).", valueName: "count"))
+  var buffers: Int?
 
   func validate() throws {
-    guard (512...4_194_304).contains(buffers) else { throw ValidationError("--buffers takes 512 to 4194304.") }
+    guard (512...4_194_304).contains(buffers ?? 512) else { throw ValidationError("--buffers takes 512 to 4194304.") }
   }
 
-  var options: MemoryOptions {
+  /// Memory for `cards` ports with these options.
+  func options(for cards: Int, _ port: PortOptions) -> MemoryOptions {
     var options = MemoryOptions()
     options.kind = noHuge ? .normal : memoryBacking == .memfd ? .memfd : .hugetlbfs
     options.hugepageSize = hugepageSize
-    options.buffers = buffers
+    // Two buffers belong to nobody.
+    options.buffers = buffers ?? max(16384, cards * Port.buffers(for: port) + 2)
     return options
   }
 }

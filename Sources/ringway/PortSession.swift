@@ -28,7 +28,7 @@ final class PortSession: LoopObserver {
     // A reader that leaves is an error to be told, not a signal that leaves a card running.
     signal(SIGPIPE, SIG_IGN)
     signals = try SignalWatcher()
-    ports = try Port.open(addresses, options: port.options, memoryOptions: memory.options)
+    ports = try Port.open(addresses, options: port.options, memoryOptions: memory.options(for: addresses.count, port.options))
     links = ports.map { _ in nil }
     if let shortage = ports.first?.memory.shortage { note("warning", shortage) }
   }
@@ -65,10 +65,8 @@ final class PortSession: LoopObserver {
 
   /// Lets the cards send what they have, at most a second; a further Ctrl-C cuts it short.
   func close() {
-    for port in ports {
-      var waits = 0
-      while waits < 20, !port.drain(within: 50_000), signals.next() == nil { waits += 1 }
-    }
+    var waits = 0
+    while waits < 20, !Port.drain(ports, within: 50_000), signals.next() == nil { waits += 1 }
     for port in ports { port.close() }
   }
 
