@@ -21,17 +21,24 @@ extension NetmapAllocator {
     let descriptors: DMARegion
   }
 
+  /// Makes a memory file of at least so many bytes; tests put one in place that runs short.
+  typealias FileMaker = (_ name: String, _ bytes: Int) throws(MemoryError) -> MemoryFile
+
   static func makeMemory(
-    _ sizes: PoolSizes, backing: MemoryBacking, node: Int?, reachable: [any DMAMapper], space: IOVAAllocator
+    _ sizes: PoolSizes, reachable: [any DMAMapper], space: IOVAAllocator, makeFile: FileMaker
   ) throws(NetmapAllocatorError) -> Memory {
+    func region(_ name: String, _ bytes: Int) throws(NetmapAllocatorError) -> DMARegion {
+      let file: MemoryFile
+      do { file = try makeFile(name, bytes) } catch { throw .memory(error) }
+      do { return try DMARegion(file, reachable: reachable, space: space) } catch { throw .mapping(error) }
+    }
     // Descriptors first: they are small, and without them the buffers are of no use.
-    let descriptors = try makeRegion(
-      "ringway-descriptors", bytes: sizes.descriptorBytes, backing, node, reachable, space)
+    let descriptors = try region("ringway-descriptors", sizes.descriptorBytes)
     var trial = sizes
     var firstError: MemoryError?
     while true {
       do throws(NetmapAllocatorError) {
-        let shared = try makeRegion("ringway-netmap", bytes: trial.layout.count, backing, node, reachable, space)
+        let shared = try region("ringway-netmap", trial.layout.count)
         let shortage = firstError.map {
           PoolShortage(wantedBuffers: sizes.buffers, buffers: trial.buffers, reason: "\($0)")
         }
@@ -58,14 +65,5 @@ extension NetmapAllocator {
     // Always fewer than before, so that the tries end.
     let next = min(fitting, sizes.buffers - 1)
     return next >= max(sizes.minimumBuffers, 4) ? next : nil
-  }
-
-  private static func makeRegion(
-    _ name: String, bytes: Int, _ backing: MemoryBacking, _ node: Int?, _ reachable: [any DMAMapper],
-    _ space: IOVAAllocator
-  ) throws(NetmapAllocatorError) -> DMARegion {
-    let file: MemoryFile
-    do { file = try MemoryFile(name: name, bytes: bytes, backing: backing, node: node) } catch { throw .memory(error) }
-    do { return try DMARegion(file, reachable: reachable, space: space) } catch { throw .mapping(error) }
   }
 }

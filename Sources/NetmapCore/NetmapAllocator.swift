@@ -29,6 +29,13 @@ public import Platform
   var nextOwner: UInt32 = 16
   var ownerNames: [BufferOwner: String] = [:]
 
+  /// Called once, when the allocator goes away and something was not given back.
+  public var atEnd: (@Sendable (LeakReport) -> Void)? {
+    get { locked { leakHandler } }
+    set { locked { leakHandler = newValue } }
+  }
+  private var leakHandler: (@Sendable (LeakReport) -> Void)?
+
   /// A card, and how many times it was attached: functions in one VFIO container share a mapper.
   struct Attachment {
     let mapper: any DMAMapper
@@ -43,17 +50,23 @@ public import Platform
   ///   - node: the NUMA node of the cards, or nil.
   ///   - reachable: the cards open at present: bus addresses are taken from what all of them reach.
   ///   - space: bus addresses in use; shared by the allocators of one process.
-  public init(
+  public convenience init(
     sizes: PoolSizes = PoolSizes(), backing: MemoryBacking, node: Int? = nil, reachable: [any DMAMapper],
     space: IOVAAllocator = IOVAAllocator()
   ) throws(NetmapAllocatorError) {
+    try self.init(sizes: sizes, reachable: reachable, space: space) { (name, bytes) throws(MemoryError) in
+      try MemoryFile(name: name, bytes: bytes, backing: backing, node: node)
+    }
+  }
+
+  init(sizes: PoolSizes, reachable: [any DMAMapper], space: IOVAAllocator, makeFile: FileMaker) throws(NetmapAllocatorError) {
     try sizes.check()
-    let made = try Self.makeMemory(sizes, backing: backing, node: node, reachable: reachable, space: space)
+    let made = try Self.makeMemory(sizes, reachable: reachable, space: space, makeFile: makeFile)
     self.sizes = made.sizes
     layout = made.sizes.layout
     shortage = made.shortage
-    self.backing = backing
-    self.node = node
+    backing = made.shared.backing
+    node = made.shared.node
     shared = made.shared
     descriptors = made.descriptors
     let final = made.sizes
@@ -64,6 +77,11 @@ public import Platform
     // The regions are page-aligned and the pool offsets checked, so these lie inside.
     unsafe bufferBase = made.shared.base + made.sizes.layout.bufferOffset
     bufferIOVABase = made.shared.iova.advanced(by: made.sizes.layout.bufferOffset)
+  }
+
+  deinit {
+    let report = unlockedLeakReport()
+    if !report.isEmpty { leakHandler?(report) }
   }
 
   // MARK: Buffers
@@ -90,18 +108,18 @@ public import Platform
 
   /// Takes `count` buffers, or none.
   public func allocateBuffers(_ count: Int, owner: BufferOwner = .stack) throws(NetmapAllocatorError) -> [UInt32] {
-    lock.lock()
-    defer { lock.unlock() }
-    return try bufferPool.allocate(count, owner: owner)
+    try locked { () throws(NetmapAllocatorError) in try bufferPool.allocate(count, owner: owner) }
   }
 
   /// Gives buffers back. What makes no sense is refused and counted.
   /// - Parameter owner: when given, only this owner's buffers are taken back.
   /// - Returns: how many were given back.
   @discardableResult public func freeBuffers(_ indices: some Sequence<UInt32>, owner: BufferOwner? = nil) -> Int {
-    lock.lock()
-    defer { lock.unlock() }
-    return indices.reduce(0) { bufferPool.release($1, owner: owner) == .freed ? $0 + 1 : $0 }
+    locked {
+      var freed = 0
+      for index in indices where bufferPool.release(index, owner: owner) == .freed { freed += 1 }
+      return freed
+    }
   }
 
   // MARK: Cards
@@ -168,9 +186,7 @@ public import Platform
   }
 
   func releaseDescriptors(at offset: Int) {
-    lock.lock()
-    defer { lock.unlock() }
-    descriptorPool.release(offset)
+    _ = locked { descriptorPool.release(offset) }
   }
 
   // MARK: Sharing

@@ -1,5 +1,7 @@
 // One pool of equal objects, and the private book of who holds which.
 
+internal import CRingway
+
 /// Whoever holds buffers: a ring, a port, a packet pool. 0 is nobody.
 @frozen public struct BufferOwner: RawRepresentable, Hashable, Sendable, BitwiseCopyable {
   public let rawValue: UInt32
@@ -87,7 +89,7 @@ public struct PoolStatistics: Equatable, Sendable {
     let taken = Array(stack.suffix(wanted).reversed())
     stack.removeLast(wanted)
     // SAFETY: the stack holds indices below `count` only.
-    for index in taken { unsafe owners[Int(index)] = owner.rawValue }
+    for index in taken { unsafe rw_store_release32(owners + Int(index), owner.rawValue) }
     return taken
   }
 
@@ -98,25 +100,43 @@ public struct PoolStatistics: Equatable, Sendable {
       return .foreign
     }
     // SAFETY: index < count.
-    let held = unsafe owners[Int(index)]
+    let entry = unsafe owners + Int(index)
+    let held = unsafe rw_load_acquire32(entry)
     if held == BufferOwner.nobody.rawValue {
       doubleFrees += 1
       return .doubleFree
     }
-    if let owner, held != owner.rawValue {
+    // The packet path may hand the object on at the same time: then it is no longer ours to free.
+    let wanted = owner?.rawValue ?? held
+    guard wanted == held, unsafe rw_compare_and_swap32(entry, held, BufferOwner.nobody.rawValue) != 0 else {
       wrongOwnerFrees += 1
       return .wrongOwner
     }
-    unsafe owners[Int(index)] = BufferOwner.nobody.rawValue
     stack.append(index)
     return .freed
   }
 
-  /// Indices and owners of what has not been given back.
-  func outstanding() -> [(index: UInt32, owner: BufferOwner)] {
-    (reserved..<count).compactMap { index in
-      let owner = unsafe owners[index]
-      return owner == BufferOwner.nobody.rawValue ? nil : (UInt32(index), BufferOwner(rawValue: owner))
+  /// Takes back everything that one owner holds. Returns how many.
+  mutating func reclaim(_ owner: BufferOwner) -> Int {
+    guard owner.rawValue > BufferOwner.reserved.rawValue else { return 0 }
+    var taken = 0
+    for index in reserved..<count {
+      // SAFETY: index < count. Whoever got the object by `transfer` meanwhile keeps it.
+      guard unsafe rw_compare_and_swap32(owners + index, owner.rawValue, BufferOwner.nobody.rawValue) != 0 else { continue }
+      stack.append(UInt32(index))
+      taken += 1
     }
+    return taken
+  }
+
+  /// How many each owner holds.
+  func holdings() -> [BufferOwner: Int] {
+    var held: [BufferOwner: Int] = [:]
+    for index in reserved..<count {
+      // SAFETY: index < count.
+      let owner = BufferOwner(rawValue: unsafe rw_load_acquire32(owners + index))
+      if owner != .nobody { held[owner, default: 0] += 1 }
+    }
+    return held
   }
 }

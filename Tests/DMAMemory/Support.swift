@@ -23,21 +23,22 @@ enum Lab {
   static let reason: Comment = "reserving and mounting hugepages needs root"
   static let size = 2 << 20
 
-  /// Sees to it that at least `pages` are free, and undoes that when the process ends.
+  /// Sees to it that pages enough for every test here are free, and undoes that when the process
+  /// ends. `pages` are what this test is going to use.
   static func reserve(_ pages: Int) throws {
-    _ = undo
-    let pool = try #require(HugepagePool.read(pageSize: size), "the kernel has no 2 MiB pages")
-    guard pool.available < pages else { return }
-    try Files.write("\(pool.total + pages - pool.available)", to: file)
-    let now = try #require(HugepagePool.read(pageSize: size))
-    try #require(now.available >= pages, "the kernel could not find \(pages) hugepages")
+    try raise.get()
+    let pool = try #require(HugepagePool.read(pageSize: size))
+    try #require(pool.available >= pages, "the kernel could not find \(pages) hugepages")
   }
 
-  private static let file = HugepagePool.directory(pageSize: size, node: nil) + "/nr_hugepages"
-  private static let undo: Void = {
-    unsafe original = HugepagePool.read(pageSize: size)?.total ?? 0
-    atexit { try? Files.write("\(unsafe Lab.original)", to: Lab.file) }
-  }()
+  private static let raise = Result {
+    let file = HugepagePool.directory(pageSize: size, node: nil) + "/nr_hugepages"
+    let pool = try #require(HugepagePool.read(pageSize: size), "the kernel has no 2 MiB pages")
+    unsafe original = pool.total
+    guard pool.available < 96 else { return }
+    try Files.write("\(pool.total + 96 - pool.available)", to: file)
+    atexit { try? Files.write("\(unsafe Lab.original)", to: HugepagePool.directory(pageSize: Lab.size, node: nil) + "/nr_hugepages") }
+  }
   nonisolated(unsafe) private static var original = 0
 
   /// The kernel's account of a mapping: pages present on each node, from /proc/self/numa_maps.

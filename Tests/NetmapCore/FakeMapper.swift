@@ -8,7 +8,8 @@ final class FakeMapper: DMAMapper {
   private(set) var mapCalls = 0
   /// The next `map` that follows this many successful ones fails.
   var failAfter: Int?
-  var refusesUnmap = false
+  /// The `unmap` that follows this many successful ones fails.
+  var unmapsBeforeRefusal: Int?
 
   func map(_ source: DMASource, at iova: IOVA) throws(DMAError) {
     if let left = failAfter {
@@ -21,7 +22,11 @@ final class FakeMapper: DMAMapper {
   }
 
   func unmap(_ iova: IOVA, count: Int) throws(DMAError) {
-    guard !refusesUnmap, mapped[iova] == count else { throw .unmap(errno: 22, count: count, iova: iova) }
+    if let left = unmapsBeforeRefusal {
+      guard left > 0 else { throw .unmap(errno: 16, count: count, iova: iova) }
+      unmapsBeforeRefusal = left - 1
+    }
+    guard mapped[iova] == count else { throw .unmap(errno: 22, count: count, iova: iova) }
     mapped[iova] = nil
   }
 }

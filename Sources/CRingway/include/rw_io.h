@@ -71,6 +71,11 @@ static inline RW_HOT void rw_store_release16(void *_Nonnull p, uint16_t v) { __a
 static inline RW_HOT void rw_store_release32(void *_Nonnull p, uint32_t v) { __atomic_store_n((uint32_t *)p, v, __ATOMIC_RELEASE); }
 static inline RW_HOT void rw_store_release64(void *_Nonnull p, uint64_t v) { __atomic_store_n((uint64_t *)p, v, __ATOMIC_RELEASE); }
 static inline RW_HOT void rw_store_relaxed64(void *_Nonnull p, uint64_t v) { __atomic_store_n((uint64_t *)p, v, __ATOMIC_RELAXED); }
+/* Stores `desired` if the field still is `expected`; not 0 when it did. */
+static inline RW_HOT int rw_compare_and_swap32(void *_Nonnull p, uint32_t expected, uint32_t desired)
+{
+    return __atomic_compare_exchange_n((uint32_t *)p, &expected, desired, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+}
 
 /* Spin-wait hint. */
 static inline RW_HOT void rw_pause(void)
