@@ -2,7 +2,7 @@
 
 import ArgumentParser
 import DMAMemory
-import Foundation
+import FoundationEssentials
 
 struct Hugepages: ParsableCommand {
   static let configuration = CommandConfiguration(

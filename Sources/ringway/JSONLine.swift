@@ -1,6 +1,7 @@
-// JSON on one line. Foundation is imported here and not beside ports: it has a class `Port` of its own.
+// JSON on one line. FoundationEssentials alone: all of Foundation would bring its tables of languages
+// (45 MB in a static binary), and a class `Port` of its own.
 
-import Foundation
+import FoundationEssentials
 
 /// One line of JSON with sorted keys.
 func jsonLine(_ value: some Encodable) -> String {
