@@ -24,7 +24,9 @@ def send_and_account(t, sender, receiver, count, size, rate, lossless):
     expect(sent["packets"] == count, f"the sender says {sent}")
     expect(sent["bytes"] == count * size, f"{count} packets of {size} bytes are not {sent['bytes']} bytes")
     expect(wire >= count, f"{count} packets were sent, QEMU saw {wire}")
-    for name in ("duplicates", "reordered", "corrupted"):
+    # A frame that QEMU delivers at once passes those that it holds for want of receive buffers, so
+    # the order is the sender's only while none are held.
+    for name in ("duplicates", "corrupted") + (("reordered",) if lossless else ()):
         expect(got[name] == 0, f"{name} is not 0: {got}")
     expect(got["packets"] + got["lost"] == count, f"{got['packets']} received and {got['lost']} lost do not make {count}")
     if lossless:
