@@ -172,6 +172,9 @@ public struct Doctor {
         subject, .warn, "driver_override is \(override), but its driver is \(device.driver ?? "none")",
         remedy: "echo > \(roots.device(device.address))/driver_override")
     }
+    if device.iommuGroup == nil && !Self.allowsNoIOMMU(roots) {
+      return missing(subject, .warn, "it is in no IOMMU group, so it cannot be taken")
+    }
     if device.driver == vfioDriver { return Finding(subject, .ok, "bound to vfio-pci") }
     return Finding(
       subject, .ok, "with the kernel (\(device.driver ?? "no driver")); take it with `ringway bind \(device.address)`")

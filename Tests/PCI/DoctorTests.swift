@@ -124,6 +124,8 @@ import Testing
   }
 
   @Test func cards() throws {
+    machine.addDevice("0000:04:00.0", group: nil, driver: "e1000e")
+    #expect(try finding("card 0000:04:00.0").status == .warn)
     machine.addDriver("ahci")
     machine.addDevice("0000:03:00.1", classCode: 0x010601, driver: "ahci")
     #expect(try finding("card 0000:03:00.0").summary == "its IOMMU group 7 also holds 0000:03:00.1 (ahci)")
