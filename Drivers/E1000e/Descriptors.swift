@@ -15,35 +15,59 @@ import DeviceIO
 /// Bytes of a descriptor of either kind.
 let descriptorSize = 16
 
-/// What the card wrote over an extended receive descriptor: its second word.
-struct ReceiveWriteBack: BitwiseCopyable {
-  let word: UInt64
-  @inline(__always) init(_ word: UInt64) { self.word = word }
+/// Status and errors of an extended receive descriptor (7.1.5.2): the low half of its second word.
+struct ReceiveStatus: BitwiseCopyable {
+  let bits: UInt32
+  @inline(__always) init(_ bits: UInt32) { self.bits = bits }
 
-  static let done: UInt64 = 1 << 0
-  static let endOfPacket: UInt64 = 1 << 1
-  static let ignoreChecksum: UInt64 = 1 << 2
-  static let vlan: UInt64 = 1 << 3
-  static let udpChecked: UInt64 = 1 << 4
-  static let layer4Checked: UInt64 = 1 << 5
-  static let ipChecked: UInt64 = 1 << 6
+  static let done: UInt32 = 1 << 0
+  static let endOfPacket: UInt32 = 1 << 1
+  static let ignoreChecksum: UInt32 = 1 << 2
+  static let vlan: UInt32 = 1 << 3
+  static let udpChecked: UInt32 = 1 << 4
+  static let layer4Checked: UInt32 = 1 << 5
+  static let ipChecked: UInt32 = 1 << 6
   /// Check sequence, symbol, sequence, carrier extension or data error: the frame is damaged.
-  static let damaged: UInt64 = 1 << 24 | 1 << 25 | 1 << 26 | 1 << 28 | 1 << 31
-  static let layer4Wrong: UInt64 = 1 << 29
-  static let ipWrong: UInt64 = 1 << 30
+  static let damaged: UInt32 = 1 << 24 | 1 << 25 | 1 << 26 | 1 << 28 | 1 << 31
+  static let layer4Wrong: UInt32 = 1 << 29
+  static let ipWrong: UInt32 = 1 << 30
 
-  @inline(__always) var isDone: Bool { word & Self.done != 0 }
-  /// A whole, undamaged frame in one buffer.
-  @inline(__always) var isSingle: Bool {
-    word & (Self.done | Self.endOfPacket | Self.damaged) == Self.done | Self.endOfPacket
+  @inline(__always) var isDone: Bool { bits & Self.done != 0 }
+  @inline(__always) var isLast: Bool { bits & Self.endOfPacket != 0 }
+  @inline(__always) var isDamaged: Bool { bits & Self.damaged != 0 }
+  /// A whole frame in one buffer with nothing wrong, checksums included: one comparison.
+  @inline(__always) var isPlain: Bool {
+    bits & (Self.done | Self.endOfPacket | Self.damaged | Self.layer4Wrong | Self.ipWrong) == Self.done | Self.endOfPacket
   }
-  @inline(__always) var isLast: Bool { word & Self.endOfPacket != 0 }
-  @inline(__always) var isDamaged: Bool { word & Self.damaged != 0 }
-  /// Bytes in this descriptor's buffer, as the card claims.
-  @inline(__always) var length: UInt32 { UInt32(truncatingIfNeeded: word >> 32) & 0xffff }
-  @inline(__always) var vlanTag: UInt16 { UInt16(truncatingIfNeeded: word >> 48) }
-  /// Where to look in `ReceiveFlags`: the five status bits from 2 up, then the two checksum errors.
-  @inline(__always) var flagIndex: Int { Int(truncatingIfNeeded: word >> 2 & 0x1f | word >> 24 & 0x60) }
+  /// What there is to say of the frame when nothing is wrong: five bits, an index into `FlagTable`.
+  @inline(__always) var flagIndex: Int { Int(truncatingIfNeeded: bits >> 2 & 0x1f) }
+}
+
+/// One extended receive descriptor: every operation on it, whoever the buffers come from.
+///
+/// The words are read in pieces, each of them once: what is used as a bound is never read again.
+@unsafe struct ReceiveDescriptor: BitwiseCopyable {
+  private var window: DescriptorWindow
+  @inline(__always) init(_ ring: DescriptorWindow, _ index: Int) {
+    unsafe window = DescriptorWindow(unsafe: ring.base + index &* descriptorSize)
+  }
+
+  /// Zero until the card has written the descriptor back.
+  @inline(__always) var status: ReceiveStatus { unsafe ReceiveStatus(window.read32(8)) }
+  // Valid once `status` says done, and a barrier lies between.
+  /// Bytes in the buffer, as the card claims.
+  @inline(__always) var length: UInt32 { unsafe UInt32(window.read16(12)) }
+  @inline(__always) var vlanTag: UInt32 { unsafe UInt32(window.read16(14)) }
+  @inline(__always) var hash: UInt32 { unsafe window.read32(4) }
+  /// 0 when the frame has no hash.
+  @inline(__always) var hashType: Int { unsafe Int(truncatingIfNeeded: window.read32(0) & 15) }
+
+  /// Offers a buffer to the card.
+  @inline(__always) func post(_ iova: UInt64) {
+    unsafe window.write64(0, iova)
+    unsafe window.write64(8, 0)
+  }
+  @inline(__always) mutating func advance() { unsafe window = DescriptorWindow(unsafe: window.base + descriptorSize) }
 }
 
 /// A transmit data descriptor's second word (7.2.10).
@@ -77,20 +101,23 @@ enum TransmitCommand {
   }
 }
 
-/// Descriptor memory with the index operations that every path shares.
-///
-/// Not bounds-checked: `index` is below the ring's count because callers mask it.
-@unsafe struct DescriptorRing: BitwiseCopyable {
-  let window: DescriptorWindow
-  @inline(__always) init(_ window: DescriptorWindow) { unsafe self.window = window }
+/// One transmit descriptor: every operation on it, whoever the buffers belong to.
+@unsafe struct TransmitDescriptor: BitwiseCopyable {
+  private var window: DescriptorWindow
+  @inline(__always) init(_ ring: DescriptorWindow, _ index: Int) {
+    unsafe window = DescriptorWindow(unsafe: ring.base + index &* descriptorSize)
+  }
 
-  @inline(__always) func low(_ index: Int) -> UInt64 { unsafe window.read64(index &* descriptorSize) }
-  @inline(__always) func high(_ index: Int) -> UInt64 { unsafe window.read64(index &* descriptorSize &+ 8) }
-  @inline(__always) func set(_ index: Int, _ low: UInt64, _ high: UInt64) {
-    unsafe window.write64(index &* descriptorSize, low)
-    unsafe window.write64(index &* descriptorSize &+ 8, high)
+  /// The card has sent everything up to here; asked for by `requestReport`.
+  @inline(__always) var isReported: Bool { unsafe window.read32(12) & 1 != 0 }
+  /// Whether a frame ends here.
+  @inline(__always) var isLast: Bool { unsafe window.read64(8) & TransmitCommand.endOfPacket != 0 }
+
+  @inline(__always) func post(_ low: UInt64, _ high: UInt64) {
+    unsafe window.write64(0, low)
+    unsafe window.write64(8, high)
   }
-  @inline(__always) func setHigh(_ index: Int, _ high: UInt64) {
-    unsafe window.write64(index &* descriptorSize &+ 8, high)
-  }
+  /// Adds command bits to a descriptor that was posted, before the tail moves past it.
+  @inline(__always) func add(_ command: UInt64) { unsafe window.write64(8, window.read64(8) | command) }
+  @inline(__always) mutating func advance() { unsafe window = DescriptorWindow(unsafe: window.base + descriptorSize) }
 }

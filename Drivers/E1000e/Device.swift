@@ -62,7 +62,6 @@ extension E1000eDriver {
       unsafe transmitters[i].running = true
       unsafe receivers[i].open()
     }
-    lastLink = link
   }
 
   /// Bits that the specification update asks for on this card.

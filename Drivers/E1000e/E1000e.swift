@@ -142,6 +142,7 @@ import Platform
       unsafe receivers[i].fill(from: pool(i), bufferSize: buffer.size, maximumFrame: maximumFrame)
     }
     bringUp(buffer.bits)
+    lastLink = link
     health = .running
   }
 
@@ -243,10 +244,10 @@ import Platform
       // SAFETY: both rings lie inside the descriptor memory, which outlives the queues.
       unsafe (receivers + i).initialize(
         to: ReceiveQueue(
-          unsafe: DescriptorRing(DescriptorWindow(unsafe: base)), count: options.receiveDescriptors, tail: receiveTail))
+          unsafe: DescriptorWindow(unsafe: base), count: options.receiveDescriptors, tail: receiveTail))
       unsafe (transmitters + i).initialize(
         to: TransmitQueue(
-          unsafe: DescriptorRing(DescriptorWindow(unsafe: base + receiveBytes)), count: options.transmitDescriptors,
+          unsafe: DescriptorWindow(unsafe: base + receiveBytes), count: options.transmitDescriptors,
           tail: transmitTail))
     }
   }

@@ -20,10 +20,9 @@ import Packet
 
 /// One receive queue. Lives at a fixed address; used by its owner's thread alone.
 @safe struct ReceiveQueue: ~Copyable {
-  private let ring: DescriptorRing
+  private let ring: DescriptorWindow
   private let shadow: UnsafeMutablePointer<RawPacket>
-  /// Packet flags for each combination of status and checksum error bits.
-  private let flags: UnsafeMutablePointer<PacketFlags>
+  private let flags: FlagTable
   private let tail: Doorbell
   let count: Int
   /// Whether every descriptor holds a record of `pool`.
@@ -50,34 +49,18 @@ import Packet
   /// - Parameters:
   ///   - ring: `count` zeroed descriptors, for as long as the queue lives.
   ///   - tail: the queue's RDT.
-  init(unsafe ring: DescriptorRing, count: Int, tail: Doorbell) {
+  init(unsafe ring: DescriptorWindow, count: Int, tail: Doorbell) {
     unsafe self.ring = unsafe ring
     self.count = count
     self.tail = tail
     unsafe shadow = .allocate(capacity: count)
-    unsafe flags = ReceiveQueue.flagTable()
+    flags = FlagTable()
     saved = PacketBatch(capacity: count)
   }
 
   deinit {
-    unsafe flags.deallocate()
+    flags.deallocate()
     unsafe shadow.deallocate()
-  }
-
-  /// Status and error bits to packet flags (7.1.5.2 and 7.1.5.3), by `ReceiveWriteBack.flagIndex`.
-  private static func flagTable() -> UnsafeMutablePointer<PacketFlags> {
-    let table = UnsafeMutablePointer<PacketFlags>.allocate(capacity: 128)
-    for i in 0..<128 {
-      let ignore = i & 1 != 0, vlan = i & 2 != 0, udp = i & 4 != 0, layer4 = i & 8 != 0, ip = i & 16 != 0
-      let layer4Wrong = i & 32 != 0, ipWrong = i & 64 != 0
-      var flags: PacketFlags = vlan ? .vlan : []
-      if !ignore {
-        if ip { flags.insert(ipWrong ? .badChecksum : .ipChecksum) }
-        if layer4 || udp { flags.insert(layer4Wrong ? .badChecksum : udp ? .udpChecksum : .tcpChecksum) }
-      }
-      unsafe (table + i).initialize(to: flags)
-    }
-    return unsafe table
   }
 
   /// Gives every descriptor a buffer. The caller made sure that `pool` has `count` free.
@@ -98,7 +81,7 @@ import Packet
     dropChain()
     skipping = false
     next = 0
-    for i in 0..<count { unsafe ring.set(i, shadow[i].pointee.iova, 0) }
+    for i in 0..<count { unsafe ReceiveDescriptor(ring, i).post(shadow[i].pointee.iova) }
   }
 
   /// Hands all descriptors but one to the card (a full ring would look empty).
@@ -112,7 +95,7 @@ import Packet
     guard filled else { return }
     filled = false
     for i in 0..<count {
-      unsafe ring.set(i, 0, 0)
+      unsafe ReceiveDescriptor(ring, i).post(0)
       unsafe PoolState.putOne(shadow[i])
     }
   }
@@ -125,7 +108,7 @@ import Packet
   }
 
   /// True when the next descriptor has been written back, or saved frames wait.
-  var hasWork: Bool { unsafe running && (!saved.isEmpty || ReceiveWriteBack(ring.high(next)).isDone) }
+  var hasWork: Bool { unsafe running && (!saved.isEmpty || ReceiveDescriptor(ring, next).status.isDone) }
 
   /// Before a reset: takes every finished frame out of the ring, for later `receive` calls.
   mutating func save() {
@@ -140,7 +123,7 @@ import Packet
     // With no free buffer to replace them, the rest is lost.
     var i = next
     for _ in 0..<count {
-      let done = unsafe ReceiveWriteBack(ring.high(i))
+      let done = unsafe ReceiveDescriptor(ring, i).status
       guard done.isDone else { break }
       if done.isLast { counters.drops &+= 1 }
       i = (i &+ 1) & (count &- 1)
@@ -181,47 +164,38 @@ import Packet
   @inline(__always)
   private mutating func take(into batch: inout PacketBatch, max limit: Int) -> Int {
     guard let pool = unsafe pool else { return 0 }
-    let ring = unsafe ring, shadow = unsafe shadow, flags = unsafe flags
-    let stack = unsafe pool.pointee.stack, bufferSize = bufferSize, mask = count &- 1
-    let start = next
-    var i = start, bytes: UInt64 = 0
-    var top = unsafe pool.pointee.top
-    if top == 0 { unsafe pool.pointee.exhausted &+= 1 }
     let slots = unsafe batch.freeSlots
-    var k = 0, room = min(limit, min(top, batch.room))
-    // Invariant: room - k never exceeds top, so a free buffer is there for each frame.
+    var room = unsafe min(limit, min(pool.pointee.top, batch.room))
+    if unsafe pool.pointee.top == 0 { unsafe pool.pointee.exhausted &+= 1 }
+    let start = next, mask = count &- 1
+    var i = start, k = 0, bytes: UInt64 = 0
+    // Invariant: room - k never exceeds what is free in the pool.
     while k < room {
-      let done = unsafe ReceiveWriteBack(ring.high(i)), length = done.length
-      guard done.isDone else { break }
-      rw_dma_rmb()
-      if _fastPath(done.isSingle && length &- 1 < bufferSize && !inChain) {
-        let low = unsafe ring.low(i), record = unsafe shadow[i]
-        top &-= 1
-        let fresh = unsafe stack[top]
-        unsafe ring.set(i, fresh.pointee.iova, 0)
-        unsafe shadow[i] = fresh
-        unsafe Self.describe(record, done, low, flags)
-        unsafe record.pointee.setSingle(length: UInt16(truncatingIfNeeded: length), offset: 0)
-        unsafe (slots + k).initialize(to: record)
-        bytes &+= UInt64(length)
+      if _fastPath(!inChain) {
+        // Plain frames in one piece up to the end of the ring.
+        let run = min(room &- k, count &- i)
+        let taken = unsafe Self.takePlain(
+          ReceiveDescriptor(ring, i), shadow + (i &+ run), pool.pointee.stack + pool.pointee.top, slots + (k &+ run), -run,
+          flags, bufferSize)
+        k &+= taken.frames
+        bytes &+= taken.bytes
+        unsafe pool.pointee.top &-= taken.frames
+        i = (i &+ taken.frames) & mask
+        if taken.frames == run { continue }
+      }
+      guard unsafe ReceiveDescriptor(ring, i).status.isDone else { break }
+      if let frame = unsafe takeSegment(i, pool) {
+        bytes &+= unsafe UInt64(frame.pointee.frameLength)
+        unsafe (slots + k).initialize(to: frame)
         k &+= 1
       } else {
-        unsafe pool.pointee.top = top
-        if let frame = unsafe takeSegment(i, done, pool) {
-          bytes &+= unsafe UInt64(frame.pointee.frameLength)
-          unsafe (slots + k).initialize(to: frame)
-          k &+= 1
-        } else {
-          // So that a card that sends nothing but damage does not keep the loop busy.
-          room &-= 1
-        }
-        unsafe top = pool.pointee.top
-        room = min(room, k &+ top)
+        // So that a card that sends nothing but damage does not keep the loop busy.
+        room &-= 1
       }
+      room = unsafe min(room, k &+ pool.pointee.top)
       i = (i &+ 1) & mask
     }
     if i != start {
-      unsafe pool.pointee.top = top
       next = i
       counters.packets &+= UInt64(truncatingIfNeeded: k)
       counters.bytes &+= bytes
@@ -234,58 +208,134 @@ import Packet
 
   @inline(__always) private var inChain: Bool { unsafe chain != nil || skipping }
 
-  /// Writes what the card said of the frame into its record: hash, VLAN tag, checksums.
-  // SAFETY: the record is the ring's alone. Its layout (hash at 40, VLAN at 44, interface at 46,
-  // flags at 48) is held by a test.
+  /// Takes whole, undamaged frames, and puts a free buffer into the place of each, until one is
+  /// different. A function of its own, so that everything it uses stays in machine registers.
+  /// - Parameters:
+  ///   - ends: of the records on the descriptors, and of the slots to fill.
+  ///   - free: behind the top of the pool's stack; taken from there downwards.
+  ///   - first: minus the number of descriptors in a row: the index, from the ends.
+  // SAFETY: -first records lie before each end and before `free`. The record is the ring's alone;
+  // its layout (hash at 40, VLAN and interface at 44) is held by a test.
+  #if RINGWAY_CHECKED
+    @_noAllocation @_noLocks
+  #endif
+  @inline(never)
+  private static func takePlain(
+    _ first: ReceiveDescriptor, _ shadowEnd: UnsafeMutablePointer<RawPacket>, _ free: UnsafeMutablePointer<RawPacket>,
+    _ slotsEnd: UnsafeMutablePointer<RawPacket>, _ from: Int, _ flags: FlagTable, _ bufferSize: UInt32
+  ) -> (frames: Int, bytes: UInt64) {
+    var descriptor = unsafe first, free = unsafe free
+    var j = from, bytes: UInt64 = 0
+    while j < 0 {
+      let status = unsafe descriptor.status
+      guard _fastPath(status.isPlain) else { break }
+      rw_dma_rmb()
+      let length = unsafe descriptor.length
+      guard _fastPath(length &- 1 < bufferSize) else { break }
+      let record = unsafe shadowEnd[j]
+      unsafe Self.describe(record, descriptor, flags.plain(status) | flags.hashed(descriptor.hashType))
+      unsafe record.pointee.setSingle(length: UInt16(truncatingIfNeeded: length), offset: 0)
+      unsafe free -= 1
+      let fresh = unsafe free.pointee
+      unsafe descriptor.post(fresh.pointee.iova)
+      unsafe descriptor.advance()
+      unsafe shadowEnd[j] = fresh
+      unsafe (slotsEnd + j).initialize(to: record)
+      bytes &+= UInt64(length)
+      j &+= 1
+    }
+    return (j &- from, bytes)
+  }
+
+  /// Writes what the card said of the frame into its record: hash, VLAN tag, flags.
   @inline(__always)
-  private static func describe(
-    _ record: RawPacket, _ done: ReceiveWriteBack, _ low: UInt64, _ flags: UnsafeMutablePointer<PacketFlags>
-  ) {
-    let tagAndHash = low >> 32 | (done.word >> 16 & 0xffff_0000_0000)
-    unsafe UnsafeMutableRawPointer(record).storeBytes(of: tagAndHash, toByteOffset: 40, as: UInt64.self)
-    let hashed: UInt32 = low & 0xf != 0 ? 2 : 0
-    unsafe record.pointee.flags = PacketFlags(rawValue: flags[done.flagIndex].rawValue | hashed)
+  private static func describe(_ record: RawPacket, _ descriptor: ReceiveDescriptor, _ flags: UInt32) {
+    unsafe record.pointee.hash = descriptor.hash
+    // The tag, and no interface: one store.
+    unsafe UnsafeMutableRawPointer(record).storeBytes(of: descriptor.vlanTag, toByteOffset: 44, as: UInt32.self)
+    unsafe record.pointee.flags = PacketFlags(rawValue: flags)
     unsafe record.pointee.headerLengths = 0
     unsafe record.pointee.generation &+= 1
     unsafe record.pointee.timestamp = 0
   }
 
-  /// Everything but an undamaged frame in one buffer: segments, damage, impossible lengths.
+  /// Everything but a plain frame in one buffer: segments, damage, wrong checksums, impossible
+  /// lengths.
   /// - Returns: a whole frame when this was its last segment.
   @inline(never)
-  private mutating func takeSegment(
-    _ i: Int, _ done: ReceiveWriteBack, _ pool: UnsafeMutablePointer<PoolState>
-  ) -> RawPacket? {
-    let record = unsafe shadow[i], length = Int(done.length)
+  private mutating func takeSegment(_ i: Int, _ pool: UnsafeMutablePointer<PoolState>) -> RawPacket? {
+    let descriptor = unsafe ReceiveDescriptor(ring, i), record = unsafe shadow[i]
+    let status = unsafe descriptor.status
+    rw_dma_rmb()
     if skipping {
-      skipping = !done.isLast
-      unsafe ring.set(i, record.pointee.iova, 0)
+      skipping = !status.isLast
+      unsafe descriptor.post(record.pointee.iova)
       return nil
     }
-    let total = chainBytes &+ length
-    guard !done.isDamaged, length > 0, length <= Int(bufferSize), total <= maximumFrame || (done.isLast && chainBytes == 0)
-    else {
+    let length = unsafe Int(descriptor.length), total = chainBytes &+ length
+    // A frame in one buffer may be as long as the buffer; a chain ends at the port's largest frame.
+    let fits = total <= maximumFrame || (status.isLast && chainBytes == 0)
+    guard !status.isDamaged, length > 0, length <= Int(bufferSize), fits else {
       counters.errors &+= 1
       dropChain()
-      skipping = !done.isLast
-      unsafe ring.set(i, record.pointee.iova, 0)
+      skipping = !status.isLast
+      unsafe descriptor.post(record.pointee.iova)
       return nil
     }
-    let low = unsafe ring.low(i), top = unsafe pool.pointee.top &- 1
-    let fresh = unsafe pool.pointee.stack[top]
-    unsafe pool.pointee.top = top
-    unsafe ring.set(i, fresh.pointee.iova, 0)
-    unsafe shadow[i] = fresh
     unsafe record.pointee.setSingle(length: UInt16(truncatingIfNeeded: length), offset: 0)
     if let end = unsafe chainEnd { unsafe end.pointee.next = record } else { unsafe chain = record }
     unsafe chainEnd = record
     chainBytes = total
-    guard done.isLast, let frame = unsafe chain else { return nil }
-    unsafe Self.describe(frame, done, low, flags)
-    unsafe frame.pointee.frameLength = UInt32(truncatingIfNeeded: total)
+    if status.isLast, let head = unsafe chain {
+      unsafe Self.describe(head, descriptor, flags.any(status) | flags.hashed(descriptor.hashType))
+      unsafe head.pointee.frameLength = UInt32(truncatingIfNeeded: total)
+    }
+    let top = unsafe pool.pointee.top &- 1, fresh = unsafe pool.pointee.stack[top]
+    unsafe pool.pointee.top = top
+    unsafe descriptor.post(fresh.pointee.iova)
+    unsafe shadow[i] = fresh
+    guard status.isLast else { return nil }
+    let frame = unsafe chain
     unsafe chain = nil
     unsafe chainEnd = nil
     chainBytes = 0
     return unsafe frame
+  }
+}
+
+/// What the card's status bits and hash types are as packet flags (7.1.5.2 and 7.1.5.3).
+@safe struct FlagTable: BitwiseCopyable {
+  /// 32 entries for the status bits, 16 for the hash types.
+  private let entries: UnsafeMutablePointer<UInt32>
+
+  init() {
+    unsafe entries = .allocate(capacity: 48)
+    for i in 0..<48 { unsafe (entries + i).initialize(to: 0) }
+    for i in 0..<32 { unsafe entries[i] = Self.flags(ReceiveStatus(UInt32(i) << 2)) }
+    for i in 33..<48 { unsafe entries[i] = PacketFlags.hashed.rawValue }
+  }
+
+  func deallocate() { unsafe entries.deallocate() }
+
+  // SAFETY: the indices have 5 and 4 bits.
+  @inline(__always) func plain(_ status: ReceiveStatus) -> UInt32 { unsafe entries[status.flagIndex] }
+  @inline(__always) func hashed(_ type: Int) -> UInt32 { unsafe entries[32 &+ type] }
+  /// Also for frames with a wrong checksum.
+  func any(_ status: ReceiveStatus) -> UInt32 { Self.flags(status) }
+
+  /// In raw bits: option sets would need their metadata at run time.
+  private static func flags(_ status: ReceiveStatus) -> UInt32 {
+    let bits = status.bits
+    var flags = bits & ReceiveStatus.vlan != 0 ? PacketFlags.vlan.rawValue : 0
+    guard bits & ReceiveStatus.ignoreChecksum == 0 else { return flags }
+    if bits & ReceiveStatus.ipChecked != 0 {
+      flags |= bits & ReceiveStatus.ipWrong != 0 ? PacketFlags.badChecksum.rawValue : PacketFlags.ipChecksum.rawValue
+    }
+    let isUDP = bits & ReceiveStatus.udpChecked != 0
+    if isUDP || bits & ReceiveStatus.layer4Checked != 0 {
+      let right = isUDP ? PacketFlags.udpChecksum.rawValue : PacketFlags.tcpChecksum.rawValue
+      flags |= bits & ReceiveStatus.layer4Wrong != 0 ? PacketFlags.badChecksum.rawValue : right
+    }
+    return flags
   }
 }

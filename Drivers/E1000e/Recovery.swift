@@ -102,7 +102,7 @@ extension E1000eDriver {
     bringUp(bufferBits)
     // Whoever sleeps on a queue looks: saved frames wait, and blocked senders have room.
     for i in 0..<queueCount { EventFD.signal(eventDescriptor(queue: i)) }
-    return .reset
+    return noticeLink().union(.reset)
   }
 
   /// No more DMA and no more packets; buffers stay where they are until `stop`.

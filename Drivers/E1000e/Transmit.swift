@@ -20,7 +20,7 @@ import Packet
 
 /// One transmit queue. Lives at a fixed address; used by its owner's thread alone.
 @safe struct TransmitQueue: ~Copyable {
-  private let ring: DescriptorRing
+  private let ring: DescriptorWindow
   private let shadow: UnsafeMutablePointer<RawPacket?>
   /// For the first descriptor of each group: its last one, and `mixed`.
   private let ends: UnsafeMutablePointer<UInt32>
@@ -49,7 +49,7 @@ import Packet
   /// - Parameters:
   ///   - ring: `count` zeroed descriptors, for as long as the queue lives.
   ///   - tail: the queue's TDT.
-  init(unsafe ring: DescriptorRing, count: Int, tail: Doorbell) {
+  init(unsafe ring: DescriptorWindow, count: Int, tail: Doorbell) {
     unsafe self.ring = unsafe ring
     self.count = count
     self.tail = tail
@@ -73,7 +73,7 @@ import Packet
     next = 0
     clean = 0
     waitsForRoom = false
-    for i in 0..<count { unsafe ring.set(i, 0, 0) }
+    for i in 0..<count { unsafe TransmitDescriptor(ring, i).post(0, 0) }
   }
 
   /// Descriptors the card has not reported yet.
@@ -82,7 +82,7 @@ import Packet
   /// True when a sender that found no room could go on now.
   var hasWork: Bool {
     guard running, waitsForRoom, clean != next else { return false }
-    return unsafe ring.high(Int(ends[clean] & ~Self.mixed)) & TransmitCommand.done != 0
+    return unsafe TransmitDescriptor(ring, Int(ends[clean] & ~Self.mixed)).isReported
   }
 
   /// Frees whatever is in the ring, sent or not. The card must be quiet.
@@ -91,10 +91,10 @@ import Packet
     collect()
     var c = clean
     while c != next {
-      if unsafe shadow[c] != nil, unsafe ring.high(c) & TransmitCommand.endOfPacket != 0 { lost &+= 1 }
+      if unsafe shadow[c] != nil, unsafe TransmitDescriptor(ring, c).isLast { lost &+= 1 }
       c = (c &+ 1) & (count &- 1)
     }
-    freeEach(clean, next)
+    unsafe Self.freeEach(shadow, clean, next, count &- 1)
     clean = next
   }
 
@@ -105,41 +105,50 @@ import Packet
   @inline(__always)
   mutating func collect() {
     guard let pool = unsafe pool else { return }
-    let ring = unsafe ring, ends = unsafe ends, end = next, mask = count &- 1
+    let end = next, mask = count &- 1
     var c = clean
-    if c == end { return }
-    let stack = unsafe pool.pointee.stack
-    var top = unsafe pool.pointee.top
     while c != end {
       let group = unsafe ends[c], last = Int(group & ~Self.mixed)
-      if unsafe ring.high(last) & TransmitCommand.done == 0 { break }
+      guard unsafe TransmitDescriptor(ring, last).isReported else { break }
       if _fastPath(group & Self.mixed == 0) {
         // SAFETY: the group's records are of this pool and on no stack, so the stack has room.
-        let from = unsafe shadow + c, to = unsafe stack + top, n = last &+ 1 &- c
-        var i = 0
-        while i < n {
-          unsafe to[i] = from[i].unsafelyUnwrapped
-          i &+= 1
-        }
-        top &+= n
+        let n = last &+ 1 &- c, top = unsafe pool.pointee.top
+        unsafe Self.copy(from: shadow + c, to: pool.pointee.stack + top, n)
+        unsafe pool.pointee.top = top &+ n
       } else {
-        unsafe pool.pointee.top = top
-        freeEach(c, (last &+ 1) & mask)
-        top = unsafe pool.pointee.top
+        unsafe Self.freeEach(shadow, c, (last &+ 1) & mask, mask)
       }
       c = (last &+ 1) & mask
     }
-    unsafe pool.pointee.top = top
     clean = c
+  }
+
+  /// Copies `n` pointers, four at a time.
+  #if RINGWAY_CHECKED
+    @_noAllocation @_noLocks
+  #endif
+  @inline(__always)
+  private static func copy(from: UnsafeMutablePointer<RawPacket?>, to: UnsafeMutablePointer<RawPacket>, _ n: Int) {
+    let source = UnsafeRawPointer(from), target = UnsafeMutableRawPointer(to)
+    var i = 0
+    while i &+ 32 <= n &* 8 {
+      let four = unsafe source.loadUnaligned(fromByteOffset: i, as: SIMD4<UInt64>.self)
+      unsafe target.storeBytes(of: four, toByteOffset: i, as: SIMD4<UInt64>.self)
+      i &+= 32
+    }
+    while i < n &* 8 {
+      unsafe target.storeBytes(of: source.load(fromByteOffset: i, as: UInt64.self), toByteOffset: i, as: UInt64.self)
+      i &+= 8
+    }
   }
 
   /// Frees the records from descriptor `first` up to, not including, `end`, each to its own pool.
   @inline(never)
-  private func freeEach(_ first: Int, _ end: Int) {
+  private static func freeEach(_ shadow: UnsafeMutablePointer<RawPacket?>, _ first: Int, _ end: Int, _ mask: Int) {
     var c = first
     while c != end {
       if let record = unsafe shadow[c] { unsafe PoolState.putOne(record) }
-      c = (c &+ 1) & (count &- 1)
+      c = (c &+ 1) & mask
     }
   }
 
@@ -150,52 +159,40 @@ import Packet
   mutating func send(_ batch: inout PacketBatch) -> Int {
     guard running, let pool = unsafe pool else { return 0 }
     collect()
-    let ring = unsafe ring, shadow = unsafe shadow, mask = count &- 1, start = next
+    let mask = count &- 1, start = next, slots = unsafe batch.fullSlots, have = batch.count
     let ceiling = UInt32(truncatingIfNeeded: maximumFrame &- Self.shortest)
-    var t = start, bytes: UInt64 = 0, packets = 0, blocked = false
-    let slots = unsafe batch.fullSlots, have = batch.count
-    var s = 0
-    sending: while s < have {
+    var t = start, s = 0, bytes: UInt64 = 0, packets = 0
+    waitsForRoom = false
+    while s < have {
       // A group lies in one piece: it ends where the ring does.
-      let space = (clean &- t &- 1) & mask
-      let room = min(min(have &- s, Self.groupSize), min(space, count &- t))
-      let first = t, stop = s &+ room
-      var word: UInt64 = 0, foreign: UInt = 0
-      while s < stop {
-        let record = unsafe slots[s], length = unsafe UInt32(record.pointee.length)
-        guard _fastPath(unsafe Self.isPlain(record) && length &- UInt32(Self.shortest) <= ceiling) else { break }
-        word = TransmitCommand.single | UInt64(length)
-        unsafe ring.set(t, record.pointee.iova &+ UInt64(record.pointee.offset), word)
-        unsafe shadow[t] = record
-        foreign |= unsafe UInt(bitPattern: record.pointee.pool) ^ UInt(bitPattern: pool)
-        bytes &+= UInt64(length)
-        t &+= 1
-        s &+= 1
+      let room = min(min(have &- s, Self.groupSize), min((clean &- t &- 1) & mask, count &- t))
+      let posted = unsafe Self.postPlain(
+        slots + (s &+ room), TransmitDescriptor(ring, t), shadow + (t &+ room), -room, pool, ceiling)
+      if posted.frames > 0 {
+        let last = t &+ posted.frames &- 1
+        unsafe TransmitDescriptor(ring, last).add(TransmitCommand.reportStatus)
+        unsafe ends[t] = UInt32(truncatingIfNeeded: last) | (posted.foreign == 0 ? 0 : Self.mixed)
+        packets &+= posted.frames
+        bytes &+= posted.bytes
+        s &+= posted.frames
+        t = (last &+ 1) & mask
       }
-      if t != first {
-        unsafe ring.setHigh(t &- 1, word | TransmitCommand.reportStatus)
-        unsafe ends[first] = UInt32(truncatingIfNeeded: t &- 1) | (foreign == 0 ? 0 : Self.mixed)
-        packets &+= t &- first
-        t &= mask
-      }
-      if s < stop || room == 0 {
+      if posted.frames < room || room == 0 {
         // What needs more than one descriptor, or is refused; or a full ring.
-        let record = unsafe slots[s]
-        let frameBytes = unsafe UInt64(record.pointee.frameLength)
-        switch unsafe postAnything(record, at: t) {
-        case .posted(let after):
-          t = after
+        let record = unsafe slots[s], frameBytes = unsafe UInt64(record.pointee.frameLength)
+        let outcome = unsafe postAnything(record, at: t)
+        if outcome == Self.noRoom {
+          waitsForRoom = true
+          break
+        }
+        if outcome != Self.refused {
+          t = outcome
           packets &+= 1
           bytes &+= frameBytes
-          s &+= 1
-        case .refused: s &+= 1
-        case .noRoom:
-          blocked = true
-          break sending
         }
+        s &+= 1
       }
     }
-    waitsForRoom = blocked
     if t != start {
       next = t
       counters.packets &+= UInt64(truncatingIfNeeded: packets)
@@ -207,6 +204,37 @@ import Packet
     return s
   }
 
+  /// Posts plain frames, one descriptor each, until one is different. A function of its own, so
+  /// that everything it uses stays in machine registers.
+  /// - Parameters:
+  ///   - slotsEnd, shadowEnd: behind the frames to post, and behind their places in the ring.
+  ///   - from: minus the number of frames: the index, from the ends.
+  /// - Returns: `foreign` is not 0 when a record belongs to another pool.
+  // SAFETY: -from slots and descriptors in a row are free; the caller counted them.
+  #if RINGWAY_CHECKED
+    @_noAllocation @_noLocks
+  #endif
+  @inline(never)
+  private static func postPlain(
+    _ slotsEnd: UnsafeMutablePointer<RawPacket>, _ first: TransmitDescriptor,
+    _ shadowEnd: UnsafeMutablePointer<RawPacket?>, _ from: Int, _ pool: UnsafeMutablePointer<PoolState>, _ ceiling: UInt32
+  ) -> (frames: Int, bytes: UInt64, foreign: UInt) {
+    var descriptor = unsafe first
+    var j = from, bytes: UInt64 = 0, foreign: UInt = 0
+    while j < 0 {
+      let record = unsafe slotsEnd[j], length = unsafe UInt32(record.pointee.length)
+      guard _fastPath(unsafe Self.isPlain(record) && length &- UInt32(Self.shortest) <= ceiling) else { break }
+      unsafe descriptor.post(
+        record.pointee.iova &+ UInt64(record.pointee.offset), TransmitCommand.single | UInt64(length))
+      unsafe descriptor.advance()
+      unsafe shadowEnd[j] = record
+      foreign |= unsafe UInt(bitPattern: record.pointee.pool) ^ UInt(bitPattern: pool)
+      bytes &+= UInt64(length)
+      j &+= 1
+    }
+    return (j &- from, bytes, foreign)
+  }
+
   /// One buffer, no tag to insert, no checksum to insert: a single descriptor says it all.
   // SAFETY: flags at 48, header lengths at 52 (held by a test): one load looks at both.
   @inline(__always)
@@ -215,28 +243,27 @@ import Packet
     return unsafe asked & 0x0000_ffff_0000_0001 == 0 && record.pointee.next == nil
   }
 
-  private enum Posted {
-    case posted(after: Int)
-    case refused
-    case noRoom
-  }
+  // Outcomes of `postAnything` that are no descriptor index.
+  private static let refused = -1
+  private static let noRoom = -2
 
   /// A frame of any shape, from descriptor `t` on: context descriptor, several buffers, a tag.
   /// Refused frames (empty, longer than the port allows, too many buffers) are freed and counted.
+  /// - Returns: the next free descriptor, `refused` or `noRoom`.
   @inline(never)
-  private mutating func postAnything(_ frame: RawPacket, at t: Int) -> Posted {
+  private mutating func postAnything(_ frame: RawPacket, at t: Int) -> Int {
     let mask = count &- 1, space = (clean &- t &- 1) & mask
     guard let shape = unsafe Shape(frame), shape.bytes <= maximumFrame, shape.segments <= maximumSegments else {
       unsafe PoolState.put(frame)
       counters.drops &+= 1
-      return .refused
+      return Self.refused
     }
     let context = unsafe checksumContext(frame, shape)
-    guard shape.segments &+ (context == nil ? 0 : 1) <= space else { return .noRoom }
+    guard shape.segments &+ (context == nil ? 0 : 1) <= space else { return Self.noRoom }
     if shape.bytes < Self.shortest && !(unsafe Self.pad(frame, to: Self.shortest)) {
       unsafe PoolState.put(frame)
       counters.drops &+= 1
-      return .refused
+      return Self.refused
     }
     var extra: UInt64 = 0
     if unsafe frame.pointee.flags.contains(.vlan) {
@@ -245,19 +272,19 @@ import Packet
       } else if !(unsafe Self.insertTag(frame)) {
         unsafe PoolState.put(frame)
         counters.drops &+= 1
-        return .refused
+        return Self.refused
       }
     }
     var i = t
     if let context {
-      unsafe ring.set(i, context.low, context.high)
+      unsafe TransmitDescriptor(ring, i).post(context.low, context.high)
       unsafe shadow[i] = nil
       extra |= context.options
       i = (i &+ 1) & mask
     }
     let last = unsafe postSegments(frame, from: i, extra)
     unsafe ends[t] = UInt32(truncatingIfNeeded: last) | Self.mixed
-    return .posted(after: (last &+ 1) & mask)
+    return (last &+ 1) & mask
   }
 
   /// Each buffer on its own descriptor and its record unlinked. Returns the last descriptor.
@@ -272,13 +299,13 @@ import Packet
         unsafe PoolState.putOne(record)
         continue
       }
-      unsafe ring.set(
-        i, record.pointee.iova &+ UInt64(record.pointee.offset), TransmitCommand.data | extra | length)
+      unsafe TransmitDescriptor(ring, i).post(
+        record.pointee.iova &+ UInt64(record.pointee.offset), TransmitCommand.data | extra | length)
       unsafe shadow[i] = record
       last = i
       i = (i &+ 1) & (count &- 1)
     }
-    unsafe ring.setHigh(last, ring.high(last) | TransmitCommand.endOfPacket | TransmitCommand.reportStatus)
+    unsafe TransmitDescriptor(ring, last).add(TransmitCommand.endOfPacket | TransmitCommand.reportStatus)
     return last
   }
 

@@ -19,20 +19,53 @@ import Testing
     #expect(PacketFlags.hashed.rawValue == 2)
   }
 
-  @Test func receiveWriteBacksAreReadFromOneWord() {
-    // 7.1.5.2: VLAN 0x1234, length 1514, IP and layer 4 checked, UDP, done and last.
-    let word = ReceiveWriteBack(0x1234_05ea_0000_0073)
-    #expect(word.isDone && word.isLast && word.isSingle && !word.isDamaged)
-    #expect(word.length == 1514)
-    #expect(word.vlanTag == 0x1234)
-    #expect(!ReceiveWriteBack(0x1234_05ea_0000_0072).isDone)
-    #expect(!ReceiveWriteBack(0x1234_05ea_0000_0071).isSingle)
-    for bit: UInt64 in [24, 25, 26, 28, 31] {
-      #expect(ReceiveWriteBack(0x40_0000_0003 | 1 << bit).isDamaged)
-      #expect(!ReceiveWriteBack(0x40_0000_0003 | 1 << bit).isSingle)
+  @Test func receiveDescriptorsAreReadWhereTheDatasheetSays() {
+    let memory = UnsafeMutablePointer<UInt64>.allocate(capacity: 4)
+    defer { unsafe memory.deallocate() }
+    for i in 0..<4 { unsafe (memory + i).initialize(to: 0) }
+    // 7.1.5.2: hash 0xcafe0001 of type 1; VLAN 0x1234, length 1514, IP and layer 4 checked, UDP.
+    unsafe memory[2] = 0xcafe_0001_0000_0101
+    unsafe memory[3] = 0x1234_05ea_0000_0073
+    let ring = unsafe DescriptorWindow(unsafe: UnsafeMutableRawPointer(memory))
+    var descriptor = unsafe ReceiveDescriptor(ring, 0)
+    #expect(unsafe !descriptor.status.isDone)
+    unsafe descriptor.advance()
+    #expect(unsafe descriptor.status.isDone && descriptor.status.isLast && descriptor.status.isPlain)
+    #expect(unsafe descriptor.length == 1514)
+    #expect(unsafe descriptor.vlanTag == 0x1234)
+    #expect(unsafe descriptor.hash == 0xcafe_0001)
+    #expect(unsafe descriptor.hashType == 1)
+    unsafe descriptor.post(0x1_2345_6000)
+    #expect(unsafe memory[2] == 0x1_2345_6000)
+    #expect(unsafe memory[3] == 0)
+  }
+
+  @Test func statusBitsTellDamageFromWrongChecksums() {
+    for bit: UInt32 in [24, 25, 26, 28, 31] {
+      #expect(ReceiveStatus(3 | 1 << bit).isDamaged)
+      #expect(!ReceiveStatus(3 | 1 << bit).isPlain)
     }
-    // A wrong checksum is not damage: the frame is delivered and says so.
-    #expect(ReceiveWriteBack(0x40_0000_0003 | 1 << 29 | 1 << 30).isSingle)
+    for bit: UInt32 in [29, 30] {
+      #expect(!ReceiveStatus(3 | 1 << bit).isDamaged, "a frame with a wrong checksum is delivered and says so")
+      #expect(!ReceiveStatus(3 | 1 << bit).isPlain)
+    }
+    #expect(!ReceiveStatus(1).isPlain && ReceiveStatus(1).isDone)
+    #expect(!ReceiveStatus(2).isDone)
+  }
+
+  @Test func statusBitsBecomePacketFlags() {
+    let table = FlagTable()
+    defer { table.deallocate() }
+    #expect(table.plain(ReceiveStatus(3)) == 0)
+    #expect(table.plain(ReceiveStatus(0x0b)) == PacketFlags.vlan.rawValue)
+    #expect(table.plain(ReceiveStatus(0x73)) == PacketFlags([.ipChecksum, .udpChecksum]).rawValue)
+    #expect(table.plain(ReceiveStatus(0x63)) == PacketFlags([.ipChecksum, .tcpChecksum]).rawValue)
+    // IXSM: the other bits mean nothing.
+    #expect(table.plain(ReceiveStatus(0x77)) == 0)
+    #expect(table.any(ReceiveStatus(0x63 | 1 << 29)) == PacketFlags([.ipChecksum, .badChecksum]).rawValue)
+    #expect(table.any(ReceiveStatus(0x63 | 1 << 30)) == PacketFlags([.badChecksum, .tcpChecksum]).rawValue)
+    #expect(table.hashed(0) == 0)
+    for type in 1..<16 { #expect(table.hashed(type) == PacketFlags.hashed.rawValue) }
   }
 
   @Test func transmitCommandsMatchTheDatasheet() {
