@@ -41,6 +41,10 @@ internal import DMAMemory
 
   func unmapAll() { windows = [] }
 
+  /// Where `count` bytes at a bus address are in this process, for device sides that must be fast;
+  /// nil outside the windows.
+  public func pointer(_ iova: UInt64, _ count: Int) -> UnsafeMutableRawPointer? { unsafe find(iova, count) }
+
   private func find(_ iova: UInt64, _ count: Int) -> UnsafeMutableRawPointer? {
     for window in windows where iova >= window.iova && iova - window.iova <= UInt64(window.count) {
       let offset = Int(iova - window.iova)

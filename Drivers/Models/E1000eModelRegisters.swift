@@ -46,6 +46,9 @@ enum Count {
 
   deinit { unsafe memory.deallocate() }
 
+  /// The registers' memory, for device sides that must be fast.
+  public var raw: UnsafeMutableRawPointer { unsafe memory }
+
   /// Forgets the recorded writes.
   public func forgetWrites() { writes = [] }
 
