@@ -91,6 +91,12 @@ let package = Package(
         "Ringway", "PCINames", "PCI", "VFIO", "DMAMemory", "NetmapCore", "Packet", "Capture", "Platform", "Wire",
         "DriverKit", arguments, system,
       ], path: "Sources/ringway", swiftSettings: settings),
+    // Counts instructions a packet (tools/callgrind-check).
+    .executableTarget(
+      name: "forward-count",
+      dependencies: [
+        "CRingway", "DeviceIO", "PCI", "DMAMemory", "NetmapCore", "Packet", "DriverKit", "Models", "E1000e", "VirtioNet",
+      ], path: "Tests/Callgrind", swiftSettings: settings),
     // Tests: a target for each module.
     tests("Platform", ["CRingway", system]),
     tests("DeviceIO"),

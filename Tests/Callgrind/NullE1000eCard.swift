@@ -1,0 +1,59 @@
+// A card with the 82574's rings that does nothing but move descriptors: the model's registers, and
+// rings worked on through pointers.
+
+import CRingway
+import DMAMemory
+import DeviceIO
+import DriverKit
+import Models
+import NetmapCore
+import PCI
+
+/// Time that passes at once.
+final class NoWaiting: TimeSource, @unchecked Sendable {
+  private var time: UInt64 = 0
+  func now() -> UInt64 { time }
+  func sleep(nanoseconds: UInt64) { time &+= nanoseconds }
+}
+
+@safe final class NullE1000eCard: NullCard {
+  private let model = E1000eModel()
+  var function: CardFunction { model }
+  private var receiveRing: UnsafeMutableRawPointer?
+  private var transmitRing: UnsafeMutableRawPointer?
+  private var receiveTail: UnsafeMutableRawPointer?
+  private var transmitTail: UnsafeMutableRawPointer?
+  private var receiveHead = 0
+  private var transmitHead = 0
+  private let mask = 511
+
+  func attach(_ allocator: NetmapAllocator) {
+    unsafe receiveRing = model.memory.pointer(UInt64(model.registerFile.read32(at: 0x2800)), 512 * 16)
+    unsafe transmitRing = model.memory.pointer(UInt64(model.registerFile.read32(at: 0x3800)), 512 * 16)
+    unsafe receiveTail = model.registerFile.raw + 0x2818
+    unsafe transmitTail = model.registerFile.raw + 0x3818
+  }
+
+  // SAFETY: the rings have 512 descriptors; every index is masked. The model keeps the registers.
+  @inline(never) func work(frames: Int) {
+    guard let receiveRing = unsafe receiveRing, let transmitRing = unsafe transmitRing,
+      let receiveTail = unsafe receiveTail, let transmitTail = unsafe transmitTail
+    else { return }
+    let sentTo = unsafe Int(rw_read32(transmitTail))
+    while transmitHead != sentTo {
+      let command = unsafe transmitRing + transmitHead * 16 + 8
+      if unsafe rw_read32(command) & 1 << 27 != 0 { unsafe rw_write32(command + 4, 1) }
+      transmitHead = (transmitHead + 1) & mask
+    }
+    let freeTo = unsafe Int(rw_read32(receiveTail))
+    var left = frames
+    while left > 0, receiveHead != freeTo {
+      let descriptor = unsafe receiveRing + receiveHead * 16
+      unsafe rw_write64(descriptor, 0)
+      // 60 bytes, done, last.
+      unsafe rw_write64(descriptor + 8, 60 << 32 | 3)
+      receiveHead = (receiveHead + 1) & mask
+      left -= 1
+    }
+  }
+}
