@@ -102,7 +102,7 @@ func memoryFile(_ size: Int) throws -> OwnedDescriptor {
     let file = try memoryFile(FaultTests.size)
     let event = try EventFD()
     let window = try BARWindow(descriptor: file.raw, fileOffset: 0, count: FaultTests.size, event: event.descriptor)
-    for round in 0..<6 {
+    for round in 0..<20 {
       try #require(ftruncate(file.raw, off_t(FaultTests.size)) == 0)
       if round > 0 { try window.remap(descriptor: file.raw) }
       let wrong = Mutex(0)
@@ -110,12 +110,14 @@ func memoryFile(_ size: Int) throws -> OwnedDescriptor {
         // Until the file is cut short, registers give zero; afterwards ones, and never zero again.
         var ones = false
         var after = 0
-        for turn in 0..<50_000_000 where after < 500 {
+        var turn = 0
+        while after < 500 && turn < 50_000_000 {
           let value = unsafe rw_read32(window.base + (turn * 64 + thread * 4) % FaultTests.size)
           if value == .max { ones = true }
           if ones { after += 1 }
           if value != .max && (ones || value != 0) { wrong.withLock { $0 += 1 } }
           if thread == 0 && turn == 1000 { _ = ftruncate(file.raw, 0) }
+          turn += 1
         }
         if !ones { wrong.withLock { $0 += 1 } }
       }
