@@ -12,18 +12,16 @@ final class KernelChannel: VFIOChannel {
   /// What is open. The lock is held during each call, so that a descriptor is never used closed.
   private let open: Mutex<Held>
 
-  /// The device, what must outlive it, and where its regions lie in the device's file.
+  /// The device, and where its regions lie in the device's file.
   private struct Held: ~Copyable {
     var device: OwnedDescriptor?
-    var group: OwnedDescriptor?
     var regions: [Int: VFIORegion] = [:]
   }
 
-  /// - Parameter group: closed after the device; nil when there is none.
-  init(name: String, system: any VFIOSystem, device: consuming OwnedDescriptor, group: consuming OwnedDescriptor?) {
+  init(name: String, system: any VFIOSystem, device: consuming OwnedDescriptor) {
     self.name = name
     self.system = system
-    open = Mutex(Held(device: consume device, group: consume group))
+    open = Mutex(Held(device: consume device))
   }
 
   /// Runs `body` with the device's descriptor; ENODEV when it is closed.
@@ -129,9 +127,6 @@ final class KernelChannel: VFIOChannel {
   }
 
   func close() {
-    open.withLock { held in
-      held.device = nil
-      held.group = nil
-    }
+    open.withLock { $0.device = nil }
   }
 }

@@ -7,7 +7,9 @@
 //          VFIOChannel   DMAContext
 //          the device    its IOMMU domain
 //                │          │
-//        KernelChannel   VFIOContainer        /dev/vfio/GROUP, /dev/vfio/vfio (type 1)
+//        KernelChannel   CardMappings
+//                │          │
+//                │      SharedGroup           /dev/vfio/GROUP and its VFIOContainer (type 1)
 //                └────┬─────┘
 //                VFIOSystem                    the system calls; tests put a false kernel here
 //
@@ -16,7 +18,8 @@
 // above them stays.
 //
 // Invariants
-// - One container a card: a region is mapped only for the cards that use it.
+// - One container a group, and that is one a card wherever the hardware keeps cards apart: a region
+//   is mapped only for the cards that use it.
 // - Closing goes one way, whatever state the card is in: bus mastering off, interrupts off, memory
 //   unmapped, reset, registers taken away, descriptors closed. Twice is as good as once, and a
 //   function that is dropped is closed.

@@ -1,43 +1,44 @@
 // The IOMMU domain of a card: a type 1 container (Documentation/driver-api/vfio.rst).
 
 internal import CRingway
-public import DMAMemory
+internal import DMAMemory
 internal import Platform
 internal import Synchronization
 internal import SystemPackage
 
 /// A container of /dev/vfio/vfio with one group in it.
-public final class VFIOContainer: DMAContext {
-  public let iovaRanges: [ClosedRange<UInt64>]
-  public let iovaPageSize: Int
-  /// How many mappings the kernel allowed when the container was opened; nil when it did not say.
-  public let mappingLimit: Int?
+final class VFIOContainer: Sendable {
+  let info: IOMMUInfo
   private let system: any VFIOSystem
   private let held: Mutex<Held>
 
-  /// What is open, and which mappings there are: bytes by bus address.
+  /// What is open, and what is mapped where.
   private struct Held: ~Copyable {
     var container: OwnedDescriptor?
-    var mappings: [UInt64: Int] = [:]
+    var mappings: [UInt64: Mapping] = [:]
+  }
+
+  /// Cards of one group that map the same memory at the same place share the mapping.
+  private struct Mapping {
+    var base: UInt64
+    var count: Int
+    var cards = 1
   }
 
   /// Opens the container, puts the group into it and switches type 1 translation on.
   /// - Parameters:
   ///   - address: of the card, for messages.
-  ///   - group: the group's number and descriptor.
-  init(_ system: any VFIOSystem, path: String, address: String, group: (number: Int, descriptor: Int32)) throws(VFIOError) {
+  ///   - group: the group's device file and descriptor.
+  init(_ system: any VFIOSystem, path: String, address: String, group: (path: String, descriptor: Int32)) throws(VFIOError) {
     self.system = system
-    let container = try VFIOContainer.openContainer(system, path: path, address: address, group: group.number)
+    let container = try VFIOContainer.openContainer(system, path: path, address: address)
     try VFIOContainer.join(system, container.raw, address: address, group: group)
-    let info = try VFIOContainer.info(system, container.raw, address)
-    iovaRanges = info.ranges
-    iovaPageSize = info.pageSize
-    mappingLimit = info.mappingsLeft
+    info = try VFIOContainer.info(system, container.raw, address)
     held = Mutex(Held(container: consume container))
   }
 
   /// /dev/vfio/vfio, of the one version there is and with the translation that is needed.
-  private static func openContainer(_ system: any VFIOSystem, path: String, address: String, group: Int) throws(VFIOError) -> OwnedDescriptor {
+  private static func openContainer(_ system: any VFIOSystem, path: String, address: String) throws(VFIOError) -> OwnedDescriptor {
     let container: OwnedDescriptor
     do {
       container = try system.open(path)
@@ -45,7 +46,7 @@ public final class VFIOContainer: DMAContext {
       switch error {
       // The node can be there with no module behind it, which opening would load if it could.
       case .noSuchFileOrDirectory, .noDevice, .noSuchAddressOrDevice: throw .moduleMissing(path: path)
-      case .permissionDenied, .notPermitted: throw .noPermission(path: path, group: group)
+      case .permissionDenied, .notPermitted: throw .noPermission(path: path)
       default: throw .system(operation: "open", subject: path, errno: error)
       }
     }
@@ -65,7 +66,7 @@ public final class VFIOContainer: DMAContext {
   }
 
   private static func join(
-    _ system: any VFIOSystem, _ container: Int32, address: String, group: (number: Int, descriptor: Int32)
+    _ system: any VFIOSystem, _ container: Int32, address: String, group: (path: String, descriptor: Int32)
   ) throws(VFIOError) {
     var argument = [UInt8](repeating: 0, count: 4)
     argument.set(container, at: 0)
@@ -73,8 +74,8 @@ public final class VFIOContainer: DMAContext {
       _ = try system.control(group.descriptor, RW_VFIO_GROUP_SET_CONTAINER, &argument)
     } catch {
       throw error == .resourceBusy
-        ? .busy(address: address, group: group.number)
-        : .system(operation: "put into a container IOMMU group \(group.number) of", subject: address, errno: error)
+        ? .busy(address: address, path: group.path)
+        : .system(operation: "put into a container the group \(group.path) of", subject: address, errno: error)
     }
     do {
       _ = try system.control(container, RW_VFIO_SET_IOMMU, value: UInt(VFIO_TYPE1v2_IOMMU))
@@ -100,64 +101,58 @@ public final class VFIOContainer: DMAContext {
   /// Whether one of the ranges holds all of it.
   private func reaches(_ iova: IOVA, _ count: Int) -> Bool {
     let last = iova.rawValue.addingReportingOverflow(UInt64(count) - 1)
-    return !last.overflow && iovaRanges.contains { $0.contains(iova.rawValue) && $0.contains(last.partialValue) }
+    return !last.overflow && info.ranges.contains { $0.contains(iova.rawValue) && $0.contains(last.partialValue) }
   }
 
-  public func map(_ source: DMASource, at iova: IOVA) throws(DMAError) {
-    guard source.count > 0, reaches(iova, source.count) else { throw .outOfRange(iova: iova, count: source.count) }
-    // struct vfio_iommu_type1_dma_map
-    var request = [UInt8](structure: 32)
-    request.set(UInt32(VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE), at: 4)
-    request.set(UInt64(UInt(bitPattern: unsafe source.base)), at: 8)
-    request.set(iova.rawValue, at: 16)
-    request.set(UInt64(source.count), at: 24)
-    let count = source.count
+  /// Maps `count` bytes at the address `base` of this process.
+  func map(_ base: UInt64, _ count: Int, at iova: IOVA) throws(DMAError) {
+    guard count > 0, reaches(iova, count) else { throw .outOfRange(iova: iova, count: count) }
     try held.withLock { (held: inout Held) throws(DMAError) in
       guard let raw = held.container?.raw else { throw .gone }
+      if let there = held.mappings[iova.rawValue], there.base == base, there.count == count {
+        held.mappings[iova.rawValue]?.cards += 1
+        return
+      }
+      // struct vfio_iommu_type1_dma_map
+      var request = [UInt8](structure: 32)
+      request.set(UInt32(VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE), at: 4)
+      request.set(base, at: 8)
+      request.set(iova.rawValue, at: 16)
+      request.set(UInt64(count), at: 24)
       do throws(Errno) {
         _ = try system.control(raw, RW_VFIO_IOMMU_MAP_DMA, &request)
       } catch {
-        if error == .noMemory, let limit = system.memoryLockLimit, limit < count + held.mappings.values.reduce(0, +) {
+        let locked = held.mappings.values.reduce(0) { $0 + $1.count }
+        if error == .noMemory, let limit = system.memoryLockLimit, limit < count + locked {
           throw .memoryLockLimit(wanted: count, limit: limit)
         }
         throw .map(errno: error.rawValue, count: count, iova: iova)
       }
-      held.mappings[iova.rawValue] = count
+      held.mappings[iova.rawValue] = Mapping(base: base, count: count)
     }
   }
 
-  public func unmap(_ iova: IOVA, count: Int) throws(DMAError) {
+  /// Takes a mapping away when no other card shares it.
+  func unmap(_ count: Int, at iova: IOVA) throws(DMAError) {
     try held.withLock { (held: inout Held) throws(DMAError) in
       guard let raw = held.container?.raw else { throw .gone }
-      // Type 1 unmaps whatever lies inside; here a mapping goes as it came, or not at all.
-      guard held.mappings[iova.rawValue] == count else {
-        throw .unmap(errno: Errno.noSuchFileOrDirectory.rawValue, count: count, iova: iova)
+      guard let mapping = held.mappings[iova.rawValue] else { throw .unmap(errno: ENOENT, count: count, iova: iova) }
+      guard mapping.cards == 1 else {
+        held.mappings[iova.rawValue]?.cards -= 1
+        return
       }
+      // struct vfio_iommu_type1_dma_unmap
+      var request = [UInt8](structure: 24)
+      request.set(iova.rawValue, at: 8)
+      request.set(UInt64(count), at: 16)
       do throws(Errno) {
+        _ = try system.control(raw, RW_VFIO_IOMMU_UNMAP_DMA, &request)
         // The kernel says how many bytes it took away.
-        if try VFIOContainer.unmap(system, raw, iova.rawValue, count) != count { throw .invalidArgument }
+        if request.field(UInt64.self, at: 16) != UInt64(count) { throw .invalidArgument }
       } catch {
         throw .unmap(errno: error.rawValue, count: count, iova: iova)
       }
       held.mappings[iova.rawValue] = nil
-    }
-  }
-
-  /// struct vfio_iommu_type1_dma_unmap. Returns how many bytes were unmapped.
-  private static func unmap(_ system: any VFIOSystem, _ container: Int32, _ iova: UInt64, _ count: Int) throws(Errno) -> Int {
-    var request = [UInt8](structure: 24)
-    request.set(iova, at: 8)
-    request.set(UInt64(count), at: 16)
-    _ = try system.control(container, RW_VFIO_IOMMU_UNMAP_DMA, &request)
-    return Int(truncatingIfNeeded: request.field(UInt64.self, at: 16) ?? 0)
-  }
-
-  func unmapAll() {
-    held.withLock { held in
-      guard let raw = held.container?.raw else { return }
-      // A mapping that cannot be undone is undone by the kernel when the container is closed.
-      for (iova, count) in held.mappings { _ = try? VFIOContainer.unmap(system, raw, iova, count) }
-      held.mappings = [:]
     }
   }
 

@@ -14,10 +14,11 @@ public enum VFIOError: Error, Equatable, Sendable, CustomStringConvertible {
   /// The IOMMU cannot keep the card from raising other interrupts than its own.
   case noInterruptRemapping(address: String)
   case moduleMissing(path: String)
-  case noPermission(path: String, group: Int)
+  case noPermission(path: String)
   /// Other functions of the group are held by drivers of the kernel.
   case groupNotViable(address: String, group: Int, members: [GroupMember])
-  case busy(address: String, group: Int)
+  /// Another process holds the group whose device file this is.
+  case busy(address: String, path: String)
   case gone(address: String)
   /// A kernel whose VFIO lacks something that is needed.
   case unsupported(function: String, what: String)
@@ -52,14 +53,14 @@ public enum VFIOError: Error, Equatable, Sendable, CustomStringConvertible {
       "the kernel refuses \(address) because the IOMMU does not remap interrupts. Switch interrupt remapping (x2APIC) on in the firmware, or accept the risk with `modprobe vfio_iommu_type1 allow_unsafe_interrupts=1`."
     case .moduleMissing(let path):
       "\(path) is not there: VFIO is not loaded. Load it with `modprobe vfio-pci`."
-    case .noPermission(let path, let group):
-      "no permission to open \(path), the device file of IOMMU group \(group). Let your user have it by a udev rule, which `ringway bind --user NAME` writes, or run as root."
+    case .noPermission(let path):
+      "no permission to open \(path). Let your user have it by a udev rule, which `ringway bind --user NAME` writes, or run as root."
     case .groupNotViable(_, let group, let members) where members.isEmpty:
       "IOMMU group \(group) is not viable: another function in it is held by a driver of the kernel. Run `ringway doctor`."
     case .groupNotViable(let address, let group, let members):
       "\(address) shares IOMMU group \(group) with functions that the kernel still uses: \(members.map(\.description).joined(separator: ", ")). A group is handed over as a whole: bind these to vfio-pci too, or put the card in another slot."
-    case .busy(let address, let group):
-      "\(address) is in use: another process holds IOMMU group \(group). Find it with `fuser -v /dev/vfio/\(group)`."
+    case .busy(let address, let path):
+      "\(address) is in use: another process holds its IOMMU group. Find it with `fuser -v \(path)`."
     case .gone(let address):
       "\(address) is gone: it was unplugged or has stopped answering. Check with `ringway devices`."
     case .unsupported(let function, let what):

@@ -53,12 +53,15 @@ public final class VFIOFunction: PCIFunction, DMAMapper, Sendable {
 
   static func open(_ address: PCIAddress, system: any VFIOSystem, roots: SystemRoots) throws(VFIOError) -> VFIOFunction {
     let name = address.description
-    let group = try VFIOGroup(of: address, system: system, roots: roots)
-    let container = try VFIOContainer(
-      system, path: roots.dev + "/vfio/vfio", address: name, group: (group.number, group.descriptor.raw))
-    let device = try group.device(name, system: system)
-    let channel = KernelChannel(name: name, system: system, device: device, group: group.descriptor)
-    return try VFIOFunction(channel, dma: container)
+    let group = try SharedGroup.join(address, system: system, roots: roots)
+    let device: OwnedDescriptor
+    do {
+      device = try group.device(name, system: system)
+    } catch {
+      group.leave()
+      throw error
+    }
+    return try VFIOFunction(KernelChannel(name: name, system: system, device: device), dma: CardMappings(group))
   }
 
   /// Takes over a channel and the domain its device is in. Both are closed when it fails.

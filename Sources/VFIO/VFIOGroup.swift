@@ -5,24 +5,25 @@ internal import PCI
 internal import Platform
 internal import SystemPackage
 
-/// The IOMMU group of a function.
+/// A group that has just been opened and found viable.
 struct VFIOGroup: ~Copyable {
-  let number: Int
   let descriptor: OwnedDescriptor
 
-  /// Checks that the function is there, has an IOMMU and is bound to a driver of VFIO, then opens its
-  /// group and checks that the group is viable.
-  init(of address: PCIAddress, system: any VFIOSystem, roots: SystemRoots) throws(VFIOError) {
+  /// Checks that the function is there, has an IOMMU and is bound to a driver of VFIO.
+  /// - Returns: the number of its group.
+  static func number(of address: PCIAddress, roots: SystemRoots) throws(VFIOError) -> Int {
     let name = address.description
     guard let device = try? SysfsPCI(roots: roots).device(at: address) else { throw .noSuchFunction(address: name) }
     // First, because without an IOMMU no driver of VFIO takes the card either.
     guard let number = device.iommuGroup,
       (try? Files.line("\(roots.sys)/kernel/iommu_groups/\(number)/name")) != "vfio-noiommu"
     else { throw .noIOMMU(address: name) }
-    guard let driver = device.driver, VFIOGroup.isVFIO(driver) else {
-      throw .notBound(address: name, driver: device.driver)
-    }
+    guard let driver = device.driver, isVFIO(driver) else { throw .notBound(address: name, driver: device.driver) }
+    return number
+  }
 
+  /// Opens the group and checks that it is viable.
+  init(_ number: Int, of name: String, system: any VFIOSystem, roots: SystemRoots) throws(VFIOError) {
     let group = try VFIOGroup.open(name, number, system, roots)
     // struct vfio_group_status
     var status = [UInt8](structure: 8)
@@ -34,7 +35,6 @@ struct VFIOGroup: ~Copyable {
     guard status.field(UInt32.self, at: 4)! & UInt32(VFIO_GROUP_FLAGS_VIABLE) != 0 else {
       throw .groupNotViable(address: name, group: number, members: VFIOGroup.inTheWay(of: number, roots))
     }
-    self.number = number
     descriptor = group
   }
 
@@ -50,25 +50,9 @@ struct VFIOGroup: ~Copyable {
       case .noSuchFileOrDirectory where !Files.exists(devices): throw .moduleMissing(path: devices)
       // Bound, and yet without a file: the driver let go of it meanwhile.
       case .noSuchFileOrDirectory, .noDevice: throw .gone(address: address)
-      case .permissionDenied, .notPermitted: throw .noPermission(path: path, group: number)
-      case .resourceBusy: throw .busy(address: address, group: number)
+      case .permissionDenied, .notPermitted: throw .noPermission(path: path)
+      case .resourceBusy: throw .busy(address: address, path: path)
       default: throw .system(operation: "open", subject: path, errno: error)
-      }
-    }
-  }
-
-  /// The device itself.
-  func device(_ address: String, system: any VFIOSystem) throws(VFIOError) -> OwnedDescriptor {
-    var name = Array(address.utf8) + [0]
-    do {
-      return OwnedDescriptor(taking: try system.control(descriptor.raw, RW_VFIO_GROUP_GET_DEVICE_FD, &name))
-    } catch {
-      switch error {
-      case .noDevice: throw .gone(address: address)
-      case .resourceBusy: throw .busy(address: address, group: number)
-      case .permissionDenied, .notPermitted:
-        throw .noPermission(path: "\(address) in /dev/vfio/\(number)", group: number)
-      default: throw .system(operation: "open", subject: address, errno: error)
       }
     }
   }
