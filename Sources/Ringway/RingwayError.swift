@@ -102,7 +102,7 @@ extension RingwayError.Category {
 extension VFIOError {
   var category: RingwayError.Category {
     switch self {
-    case .invalidAddress: .usage
+    case .invalidAddress, .alreadyOpen: .usage
     case .noSuchFunction, .gone: .deviceMissing
     case .noPermission: .permission
     case .notBound, .noIOMMU, .noInterruptRemapping, .moduleMissing, .groupNotViable, .unsupported: .configuration

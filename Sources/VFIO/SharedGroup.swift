@@ -21,16 +21,17 @@ final class SharedGroup: Sendable {
   /// Changed only under the table's lock.
   private struct Held: ~Copyable {
     var descriptor: OwnedDescriptor?
-    var cards = 1
+    /// The addresses of those who have joined.
+    var cards: Set<String>
   }
 
   /// The groups of this process that are open.
   private static let table = Mutex<[String: SharedGroup]>([:])
 
-  private init(path: String, descriptor: consuming OwnedDescriptor, container: VFIOContainer) {
+  private init(path: String, descriptor: consuming OwnedDescriptor, container: VFIOContainer, card: String) {
     self.path = path
     self.container = container
-    held = Mutex(Held(descriptor: consume descriptor))
+    held = Mutex(Held(descriptor: consume descriptor, cards: [card]))
   }
 
   /// Opens the group of `address`, or joins the one that is open. Each caller leaves once.
@@ -40,25 +41,26 @@ final class SharedGroup: Sendable {
     let path = "\(roots.dev)/vfio/\(number)"
     return try table.withLock { (table: inout [String: SharedGroup]) throws(VFIOError) -> SharedGroup in
       if let group = table[path] {
-        group.held.withLock { $0.cards += 1 }
+        // The kernel would open the device twice: two would drive one card.
+        guard group.held.withLock({ $0.cards.insert(name).inserted }) else { throw .alreadyOpen(address: name) }
         return group
       }
       let opened = try VFIOGroup(number, of: name, system: system, roots: roots)
       let container = try VFIOContainer(
         system, path: roots.dev + "/vfio/vfio", address: name, group: (path, opened.descriptor.raw))
-      let group = SharedGroup(path: path, descriptor: opened.descriptor, container: container)
+      let group = SharedGroup(path: path, descriptor: opened.descriptor, container: container, card: name)
       table[path] = group
       return group
     }
   }
 
   /// Closes the group and its container when nobody else uses them.
-  func leave() {
+  func leave(_ card: String) {
     SharedGroup.table.withLock { table in
       let isLast = held.withLock { held in
-        held.cards -= 1
-        if held.cards == 0 { held.descriptor = nil }
-        return held.cards == 0
+        held.cards.remove(card)
+        if held.cards.isEmpty { held.descriptor = nil }
+        return held.cards.isEmpty
       }
       guard isLast else { return }
       container.close()
@@ -90,6 +92,7 @@ final class SharedGroup: Sendable {
 /// The part of a group's IOMMU domain that one card uses.
 final class CardMappings: DMAContext {
   private let group: SharedGroup
+  private let card: String
   private let own = Mutex(Own())
 
   private struct Own {
@@ -99,7 +102,10 @@ final class CardMappings: DMAContext {
   }
 
   /// Takes over one joining of the group: closing leaves it.
-  init(_ group: SharedGroup) { self.group = group }
+  init(_ group: SharedGroup, card: String) {
+    self.group = group
+    self.card = card
+  }
 
   var iovaRanges: [ClosedRange<UInt64>] { group.container.info.ranges }
   var iovaPageSize: Int { group.container.info.pageSize }
@@ -138,6 +144,6 @@ final class CardMappings: DMAContext {
       defer { own.isClosed = true }
       return own.isClosed
     }
-    if !wasClosed { group.leave() }
+    if !wasClosed { group.leave(card) }
   }
 }

@@ -19,6 +19,8 @@ public enum VFIOError: Error, Equatable, Sendable, CustomStringConvertible {
   case groupNotViable(address: String, group: Int, members: [GroupMember])
   /// Another process holds the group whose device file this is.
   case busy(address: String, path: String)
+  /// This process has it open.
+  case alreadyOpen(address: String)
   case gone(address: String)
   /// A kernel whose VFIO lacks something that is needed.
   case unsupported(function: String, what: String)
@@ -61,6 +63,8 @@ public enum VFIOError: Error, Equatable, Sendable, CustomStringConvertible {
       "\(address) shares IOMMU group \(group) with functions that the kernel still uses: \(members.map(\.description).joined(separator: ", ")). A group is handed over as a whole: bind these to vfio-pci too, or put the card in another slot."
     case .busy(let address, let path):
       "\(address) is in use: another process holds its IOMMU group. Find it with `fuser -v \(path)`."
+    case .alreadyOpen(let address):
+      "\(address) is open in this program already. Name each card once; `ringway devices` lists them."
     case .gone(let address):
       "\(address) is gone: it was unplugged or has stopped answering. Check with `ringway devices`."
     case .unsupported(let function, let what):

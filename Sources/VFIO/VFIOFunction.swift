@@ -58,10 +58,10 @@ public final class VFIOFunction: PCIFunction, DMAMapper, Sendable {
     do {
       device = try group.device(name, system: system)
     } catch {
-      group.leave()
+      group.leave(name)
       throw error
     }
-    return try VFIOFunction(KernelChannel(name: name, system: system, device: device), dma: CardMappings(group))
+    return try VFIOFunction(KernelChannel(name: name, system: system, device: device), dma: CardMappings(group, card: name))
   }
 
   /// Takes over a channel and the domain its device is in. Both are closed when it fails.

@@ -3,8 +3,9 @@
 from dataclasses import replace
 
 from testbed.scenario import Skip, expect, scenario
-from testbed.topology import VIRTIO, Topology
+from testbed.topology import E1000E, NIC, VIRTIO, Topology
 
+TWINS = Topology((E1000E, NIC("twin", "e1000e", 1, "vfio", "52:54:00:18:01:03", beside="e1000e")), hugepages=16)
 UNREMAPPED = Topology((VIRTIO,), hugepages=16, kernel_arguments="intremap=off")
 UNTRANSLATED = Topology((replace(VIRTIO, owner="kernel"),), hugepages=16, kernel_arguments="intel_iommu=off")
 
@@ -31,7 +32,7 @@ def a_card_is_held_mapped_reset_and_given_back(t):
     """BARs, hugepages at both ends of the address space, vectors, a fault for real, reset, close, open again."""
     for card, identity, vectors in (("{e1000e}", "0x8086:0x10d3", 5), ("{virtio}", "0x1af4:0x1041", 4)):
         output = probe(t, card)
-        for line in (f"identity {identity} ", f"vectors {vectors}\n", "0xffffffff, after reset", "in use: another process", "all well"):
+        for line in (f"identity {identity} ", f"vectors {vectors}\n", "0xffffffff, after reset", "closed and opened again", "all well"):
             expect(line in output, f"{card} does not print {line!r}:\n{output}")
 
 
@@ -48,7 +49,7 @@ def refusals_say_what_to_do(t):
     t.guest.bind_vfio("virtio")
     holder = t.guest.spawn(t.expand("vfio-probe {virtio} hold 60"))
     holder.wait_output("holding")
-    refused(t, "{virtio}", "{virtio} is in use: another process holds IOMMU group")
+    refused(t, "{virtio}", "{virtio} is in use: another process holds its IOMMU group")
     probe(t, "{e1000e}")
     holder.kill(9)
     holder.wait()
@@ -84,6 +85,17 @@ def unplugging_asks_first(t):
     """device_del of both cards while they are held."""
     wanted_back(t, "e1000e")
     wanted_back(t, "virtio")
+
+
+@scenario(TWINS, binary=False)
+def two_cards_in_one_group(t):
+    """Two functions that nothing keeps apart: handed over together, held together by one process."""
+    groups = t.guest.bind_vfio("e1000e", "twin")
+    expect(groups[0] == groups[1], f"the cards are in groups {groups}")
+    expect("all well" in probe(t, "{e1000e} beside {twin}"), "the cards do not share their group")
+    expect("all well" in probe(t, "{twin}"), "the second card alone does not work")
+    t.guest.bind_kernel("twin")
+    refused(t, "{e1000e}", "shares IOMMU group", "{twin} (e1000e)")
 
 
 @scenario(UNREMAPPED, binary=False)

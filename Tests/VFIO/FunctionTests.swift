@@ -279,6 +279,7 @@ import Testing
     let two = try open(SharedGroupTests.second)
     #expect(kernel.log.filter { $0.hasPrefix("open") } == ["open 7", "open vfio"])
     #expect(kernel.log.filter { $0.hasPrefix("device 0") } == ["device \(FakeKernel.address)", "device \(SharedGroupTests.second)"])
+    #expect(throws: VFIOError.alreadyOpen(address: FakeKernel.address)) { try open(FakeKernel.address) }
     one.close()
     one.close()
     // Still held: somebody who comes from outside is refused.

@@ -3,6 +3,7 @@
 //   vfio-probe ADDRESS            everything that needs nothing but the card; ends with "all well"
 //   vfio-probe ADDRESS watch S    waits up to S seconds for events; closes when the card is wanted back
 //   vfio-probe ADDRESS hold S     holds the card open for S seconds
+//   vfio-probe ADDRESS beside B   opens B, which is in the same IOMMU group, as well
 //
 // A line for each fact that it found; status 1 and a line "wrong: ..." when one is not as it has to
 // be, 2 when the card cannot be opened.
@@ -17,10 +18,11 @@ import VFIO
 @main struct Probe {
   static func main() {
     let arguments = CommandLine.arguments
-    guard arguments.count == 2 || arguments.count == 4, let seconds = Int(arguments.count == 4 ? arguments[3] : "0") else {
-      say("usage: vfio-probe ADDRESS [watch SECONDS | hold SECONDS]")
+    guard arguments.count == 2 || arguments.count == 4 else {
+      say("usage: vfio-probe ADDRESS [watch SECONDS | hold SECONDS | beside ADDRESS]")
       exit(64)
     }
+    let last = arguments.count == 4 ? arguments[3] : ""
     let function: VFIOFunction
     do {
       function = try VFIOFunction.open(arguments[1])
@@ -31,10 +33,11 @@ import VFIO
     do {
       switch arguments.count == 4 ? arguments[2] : "" {
       case "": try examine(function)
-      case "watch": try watch(function, seconds: seconds)
+      case "watch": try watch(function, seconds: Int(last) ?? 30)
+      case "beside": try share(function, with: last)
       default:
         say("holding")
-        MonotonicClock().sleep(nanoseconds: UInt64(seconds) * 1_000_000_000)
+        MonotonicClock().sleep(nanoseconds: (UInt64(last) ?? 30) * 1_000_000_000)
       }
     } catch {
       say("wrong: \(error)")
@@ -132,13 +135,7 @@ import VFIO
 
   /// Closed means that somebody else can open it, and that what we kept answers all ones.
   static func closing(_ function: VFIOFunction, _ spaces: [(bar: Int, space: any RegisterSpace)]) throws {
-    do {
-      _ = try VFIOFunction.open(function.name)
-      try expect(false, "the card was opened twice")
-    } catch let error as VFIOError {
-      say("second open: \(error)")
-      guard case .busy = error else { throw Wrong("not busy: \(error)") }
-    }
+    try expect(throws: VFIOError.alreadyOpen(address: function.name)) { _ = try VFIOFunction.open(function.name) }
     function.setBusMaster(true)
     function.close()
     function.close()
@@ -149,6 +146,30 @@ import VFIO
     // Dropped is closed as well.
     try VFIOFunction.open(function.name).close()
     say("closed and opened again")
+  }
+
+  /// Two cards in one group: opened both, memory mapped for both, closed one after the other.
+  static func share(_ one: VFIOFunction, with address: String) throws {
+    let two = try VFIOFunction.open(address)
+    let size = 2 << 20
+    let file = try MemoryFile(name: "vfio-probe", bytes: size, backing: .memfd(pageSize: size))
+    let iova = IOVA(rawValue: 0x1000_0000)
+    try one.map(file.source, at: iova)
+    try two.map(file.source, at: iova)
+    try one.unmap(iova, count: size)
+    let event = try EventFD()
+    try two.enableInterrupts([event.descriptor])
+    one.close()
+    try two.raiseInterrupt(0)
+    try expect(event.drain() == 1, "the second card's vector is lost with the first card")
+    try expect(!two.isGone, "the second card is gone with the first")
+    // The mapping is still there: what lies across it is refused by the kernel.
+    let across = IOVA(rawValue: iova.rawValue - 4096)
+    try expect(throws: DMAError.map(errno: EEXIST, count: size, iova: across)) { try two.map(file.source, at: across) }
+    two.close()
+    try VFIOFunction.open(address).close()
+    try VFIOFunction.open(one.name).close()
+    say("all well")
   }
 
   static func watch(_ function: VFIOFunction, seconds: Int) throws {
