@@ -124,3 +124,23 @@ extension VirtioNetModel {
     if wanted { raise(vector: queue.vector) }
   }
 }
+
+/// Where the driver has put a queue, as pointers: for a device's side that is cheaper than this model.
+@unsafe public struct VirtioModelPlace {
+  public let descriptors: UnsafeMutableRawPointer
+  public let available: UnsafeMutableRawPointer
+  public let used: UnsafeMutableRawPointer
+  public let size: Int
+}
+
+extension VirtioNetModel {
+  /// nil when the queue is not enabled.
+  @unsafe public func place(ofQueue index: Int) -> VirtioModelPlace? {
+    let queue = queues[index]
+    guard queue.isEnabled, let descriptors = unsafe memory.pointer(queue.descriptors, queue.size * 16),
+      let available = unsafe memory.pointer(queue.driver, 6 + queue.size * 2),
+      let used = unsafe memory.pointer(queue.device, 6 + queue.size * 8)
+    else { return nil }
+    return unsafe VirtioModelPlace(descriptors: descriptors, available: available, used: used, size: queue.size)
+  }
+}

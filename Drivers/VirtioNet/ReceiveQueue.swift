@@ -11,6 +11,9 @@ import VirtioTransport
   let shadow: RingShadow
   /// Descriptors without a buffer.
   var free: DescriptorIDs
+  /// The device has used every buffer in the order of posting so far: number i of `free` is i, and
+  /// so is entry i of the available ring.
+  var inOrder = true
   /// Where fresh buffers come from; nil while the queue is stopped.
   var pool: UnsafeMutablePointer<PoolState>?
   var mergeable = false
@@ -34,6 +37,7 @@ import VirtioTransport
     releaseAll()
     queue.reset(eventIndex: eventIndex)
     free.reset()
+    inOrder = true
     unsafe self.pool = pool
     self.mergeable = mergeable
     unsafe bufferSize = UInt32(truncatingIfNeeded: pool.pointee.bufferSize)
@@ -52,77 +56,129 @@ import VirtioTransport
   }
 
   /// Takes up to `max` frames into the batch. Returns how many.
+  ///
+  /// While the device uses buffers in the order in which they were posted, and no descriptor is
+  /// without a buffer, descriptor and ring position have the same number: one pass takes a frame
+  /// and puts a fresh buffer in its place. Everything else goes through `takeRest`.
   #if RINGWAY_CHECKED
     @_noAllocation @_noLocks
   #endif
   mutating func receive(into batch: inout PacketBatch, max: Int) -> Int {
-    guard queue.fault == .none, unsafe pool != nil else { return 0 }
+    guard queue.fault == .none, let pool = unsafe pool else { return 0 }
     let waiting = queue.look()
     guard waiting != 0 else { return refillIdle() }
-    let ring = queue.ring
-    let slots = unsafe shadow.slots
-    let ids = unsafe free.ids
-    let merges = mergeable
-    // Frames in one buffer: the usual limit. Whatever is beyond it goes the careful way.
-    let limit = min(bufferSize &- UInt32(NetHeader.size), maximumFrame)
-    var at = queue.taken
-    let end = at &+ UInt16(truncatingIfNeeded: waiting)
-    var idle = free.tail
-    var bytes: UInt64 = 0
     let target = unsafe batch.freeSlots
     let room = min(max, batch.room)
     var got = 0
-    while got < room && at != end {
+    if inOrder && free.count == 0 {
+      got = unsafe takeInOrder(pool, target, count: min(room, waiting))
+    }
+    if got < room && got != waiting {
+      got = unsafe takeRest(target, got, room: room, end: queue.taken &+ UInt16(truncatingIfNeeded: waiting &- got))
+    }
+    batch.commit(got)
+    counters.packets &+= UInt64(truncatingIfNeeded: got)
+    if free.count != 0 { refill() } else { queue.publish() }
+    return got
+  }
+
+  /// Takes frames in ring order, each in one buffer, and replaces the buffers from the pool. Stops
+  /// at the first that is anything else.
+  #if RINGWAY_CHECKED
+    @_noAllocation @_noLocks
+  #endif
+  @inline(__always)
+  private mutating func takeInOrder(
+    _ pool: UnsafeMutablePointer<PoolState>, _ target: UnsafeMutablePointer<RawPacket>, count: Int
+  ) -> Int {
+    let ring = queue.ring
+    let slots = unsafe shadow.slots
+    let limit = usualLimit
+    let merged: UInt16 = mergeable ? 0xffff : 0
+    let stack = unsafe pool.pointee.stack
+    var top = unsafe pool.pointee.top
+    let most = min(count, top)
+    let start = queue.taken
+    var bytes: UInt64 = 0
+    var got = 0
+    while got < most {
+      let at = start &+ UInt16(truncatingIfNeeded: got)
+      let slot = UInt32(at) & ring.mask
       let element = ring.usedElement(at)
-      let id = UInt32(truncatingIfNeeded: element)
       let length = UInt32(truncatingIfNeeded: element >> 32) &- UInt32(NetHeader.size)
-      guard id <= ring.mask, let record = unsafe slots[Int(id)] else {
-        queue.fault = id <= ring.mask ? .notPosted : .idOutOfRange
-        break
-      }
-      let buffers = unsafe merges ? rw_read16(record.pointee.buffer + NetHeader.bufferCountOffset) : 1
-      if length &- 1 >= limit || buffers != 1 {
-        // SAFETY: as in the loop; the indexes go through the queue and come back.
-        queue.taken = at
-        free.tail = idle
-        let frame = unsafe takeCarefully(buffers: Int(buffers), available: Int(end &- at))
-        let moved = queue.taken != at
-        at = queue.taken
-        idle = free.tail
-        if let frame = unsafe frame {
-          unsafe bytes &+= UInt64(frame.pointee.frameLength)
-          unsafe (target + got).initialize(to: frame)
-          got &+= 1
-        } else if !moved {
-          break
-        }
-        continue
-      }
-      unsafe slots[Int(id)] = nil
-      unsafe ids[Int(UInt32(idle) & ring.mask)] = UInt16(truncatingIfNeeded: id)
-      idle &+= 1
-      at &+= 1
-      unsafe record.pointee.setSingle(
-        length: UInt16(truncatingIfNeeded: length), offset: UInt16(NetHeader.size))
+      guard UInt32(truncatingIfNeeded: element) == slot, length &- 1 < limit,
+        let record = unsafe slots[Int(slot)],
+        unsafe (rw_read16(record.pointee.buffer + NetHeader.bufferCountOffset) ^ 1) & merged == 0
+      else { break }
+      top &-= 1
+      let fresh = unsafe stack[top]
+      unsafe slots[Int(slot)] = fresh
+      unsafe ring.setAddress(slot, fresh.pointee.iova)
+      unsafe record.pointee.setSingle(length: UInt16(truncatingIfNeeded: length), offset: UInt16(NetHeader.size))
       unsafe record.pointee.flags = PacketFlags(rawValue: 0)
       bytes &+= UInt64(length)
       unsafe (target + got).initialize(to: record)
       got &+= 1
     }
-    queue.taken = at
-    free.tail = idle
-    batch.commit(got)
-    counters.packets &+= UInt64(got)
+    let moved = UInt16(truncatingIfNeeded: got)
+    queue.taken = start &+ moved
+    // The available ring's entries are those that stand there: position and number are the same.
+    queue.next &+= moved
+    free.head &+= moved
+    free.tail &+= moved
+    unsafe pool.pointee.top = top
     counters.bytes &+= bytes
-    refill()
     return got
   }
 
-  /// Takes one frame that is too long, empty, or spread over several buffers.
+  /// Longest frame that lies in one buffer and is short enough, in bytes.
+  @inline(__always) private var usualLimit: UInt32 { min(bufferSize &- UInt32(NetHeader.size), maximumFrame) }
+
+  /// Takes frames of any kind, used in any order, without replacing their buffers.
+  /// - Returns: how many packets there are in `target` now; `got` were there before.
+  @inline(never)
+  private mutating func takeRest(
+    _ target: UnsafeMutablePointer<RawPacket>, _ before: Int, room: Int, end: UInt16
+  ) -> Int {
+    var got = before
+    while got < room && queue.taken != end {
+      let id = UInt32(truncatingIfNeeded: queue.ring.usedElement(queue.taken))
+      guard let record = unsafe posted(id) else { break }
+      let buffers = unsafe mergeable ? Int(rw_read16(record.pointee.buffer + NetHeader.bufferCountOffset)) : 1
+      let at = queue.taken
+      if let frame = unsafe takeFrame(buffers: buffers, available: Int(end &- at)) {
+        unsafe counters.bytes &+= UInt64(frame.pointee.frameLength)
+        unsafe (target + got).initialize(to: frame)
+        got &+= 1
+      } else if queue.taken == at || queue.fault != .none {
+        break
+      }
+    }
+    return got
+  }
+
+  /// The record on a descriptor that the device holds; anything else is a fault.
+  @inline(__always)
+  private mutating func posted(_ id: UInt32) -> RawPacket? {
+    guard id <= queue.ring.mask else {
+      queue.fault = .idOutOfRange
+      return nil
+    }
+    // Buffers that `takeInOrder` has just put in place are not the device's yet: their numbers are
+    // the ring positions from `published` on.
+    let unpublished = UInt32(queue.next &- queue.published)
+    guard (id &- UInt32(queue.published)) & queue.ring.mask >= unpublished, let record = unsafe shadow.slots[Int(id)]
+    else {
+      queue.fault = .notPosted
+      return nil
+    }
+    return unsafe record
+  }
+
+  /// Takes one frame, of one buffer or several.
   /// - Returns: nil when the frame was dropped (`taken` moved on), is not complete yet, or the
   ///   device lied (`fault`).
-  @inline(never)
-  private mutating func takeCarefully(buffers: Int, available: Int) -> RawPacket? {
+  private mutating func takeFrame(buffers: Int, available: Int) -> RawPacket? {
     guard buffers >= 1, buffers <= queue.layout.size else {
       queue.fault = .bufferCount
       return nil
@@ -159,15 +215,13 @@ import VirtioTransport
     let element = queue.ring.usedElement(queue.taken)
     let id = UInt32(truncatingIfNeeded: element)
     let length = UInt32(truncatingIfNeeded: element >> 32)
-    guard id <= queue.ring.mask, let record = unsafe shadow.slots[Int(id)] else {
-      queue.fault = id <= queue.ring.mask ? .notPosted : .idOutOfRange
-      return nil
-    }
+    guard let record = unsafe posted(id) else { return nil }
     guard length >= headerSize, length <= bufferSize else {
       queue.fault = .length
       return nil
     }
     unsafe shadow.slots[Int(id)] = nil
+    if id != UInt32(free.tail) & queue.ring.mask { inOrder = false }
     free.put(id)
     queue.taken &+= 1
     return unsafe (record, length &- headerSize)

@@ -11,6 +11,8 @@ import VirtioTransport
   /// The frame (whole chain of records) on the first descriptor of each chain that the device holds.
   let shadow: RingShadow
   var free: DescriptorIDs
+  /// Descriptors have come back in the order of posting so far: number i of `free` is i.
+  var inOrder = true
   /// The next descriptor of the same chain, or `endOfChain`. Private: the device's copy is never read.
   let links: UnsafeMutablePointer<UInt16>
   static var endOfChain: UInt16 { 0xffff }
@@ -47,6 +49,7 @@ import VirtioTransport
     releaseAll()
     queue.reset(eventIndex: eventIndex)
     free.reset()
+    inOrder = true
     unsafe links.update(repeating: Self.endOfChain, count: queue.layout.size)
     careful = 0
     watchedIndex = 0
@@ -70,56 +73,66 @@ import VirtioTransport
     guard queue.fault == .none, let pool = unsafe pool else { return 0 }
     // Half a ring at a time: the index line is fetched from the device's core seldom.
     if free.count <= queue.ring.size >> 1 { reclaim() }
+    let source = unsafe batch.fullSlots
+    let have = batch.count
+    var sent = 0
+    while true {
+      sent = unsafe postSimple(pool, source, sent, have)
+      // What stopped it: the end of the batch, a full ring, or a frame that takes more thought.
+      guard sent < have, free.count != 0, unsafe postCarefully(source[sent]) else { break }
+      sent &+= 1
+    }
+    batch.removePrefix(sent)
+    queue.publish()
+    return sent
+  }
+
+  /// Posts frames of one buffer of `pool`, from `first` on, until one is anything else or the ring
+  /// is full. Returns the index of the first frame that was not posted.
+  #if RINGWAY_CHECKED
+    @_noAllocation @_noLocks
+  #endif
+  @inline(__always)
+  private mutating func postSimple(
+    _ pool: UnsafeMutablePointer<PoolState>, _ source: UnsafeMutablePointer<RawPacket>, _ first: Int, _ have: Int
+  ) -> Int {
     let ring = queue.ring
     let slots = unsafe shadow.slots
     let ids = unsafe free.ids
     let limit = maximumFrame
-    var head = free.head
-    let tail = free.tail
-    var next = queue.next
+    let headerSize = NetHeader.size
+    let head = free.head
+    let next = queue.next
+    let most = first &+ min(have &- first, free.count)
     var bytes: UInt64 = 0
-    let source = unsafe batch.fullSlots
-    let have = batch.count
-    var sent = 0
-    while sent < have {
-      guard head != tail else { break }
-      let record = unsafe source[sent]
+    var at = first
+    while at < most {
+      let record = unsafe source[at]
       let length = unsafe UInt32(record.pointee.length)
       let offset = unsafe Int(record.pointee.offset)
-      let simple =
-        unsafe record.pointee.next == nil && record.pointee.pool == pool && offset >= NetHeader.size
-        && length &- 1 < limit
-      if !simple {
-        free.head = head
-        queue.next = next
-        guard unsafe postCarefully(record) else { break }
-        head = free.head
-        next = queue.next
-        sent &+= 1
-        continue
-      }
-      let id = unsafe UInt32(ids[Int(UInt32(head) & ring.mask)])
-      head &+= 1
+      guard unsafe record.pointee.next == nil, unsafe record.pointee.pool == pool, offset >= headerSize,
+        length &- 1 < limit
+      else { break }
+      let step = UInt16(truncatingIfNeeded: at &- first)
+      let id = unsafe UInt32(ids[Int(UInt32(head &+ step) & ring.mask)])
       // SAFETY: `offset` says that these 12 bytes of the buffer lie before the frame.
-      let header = unsafe record.pointee.buffer + (offset &- NetHeader.size)
+      let header = unsafe record.pointee.buffer + (offset &- headerSize)
       unsafe rw_write64(header, 0)
       unsafe rw_write32(header + 8, 0)
       unsafe ring.setDescriptor(
-        id, address: record.pointee.iova &+ UInt64(truncatingIfNeeded: offset &- NetHeader.size),
-        length: length &+ UInt32(NetHeader.size))
+        id, address: record.pointee.iova &+ UInt64(truncatingIfNeeded: offset &- headerSize),
+        length: length &+ UInt32(headerSize))
       unsafe slots[Int(id)] = record
-      ring.setAvailable(next, id: id)
-      next &+= 1
+      ring.setAvailable(next &+ step, id: id)
       bytes &+= UInt64(length)
-      counters.packets &+= 1
-      sent &+= 1
+      at &+= 1
     }
-    free.head = head
-    queue.next = next
-    batch.removePrefix(sent)
+    let moved = at &- first
+    free.head = head &+ UInt16(truncatingIfNeeded: moved)
+    queue.next = next &+ UInt16(truncatingIfNeeded: moved)
+    counters.packets &+= UInt64(truncatingIfNeeded: moved)
     counters.bytes &+= bytes
-    queue.publish()
-    return sent
+    return at
   }
 
   /// Posts a frame of any shape.
@@ -207,34 +220,39 @@ import VirtioTransport
     guard queue.fault == .none, let pool = unsafe pool else { return }
     let waiting = queue.look()
     guard waiting != 0 else { return }
-    if careful != 0 { return reclaimCarefully(waiting) }
-    let ring = queue.ring
-    let slots = unsafe shadow.slots
-    let ids = unsafe free.ids
-    let stack = unsafe pool.pointee.stack
-    var top = unsafe pool.pointee.top
-    var at = queue.taken
-    let end = at &+ UInt16(truncatingIfNeeded: waiting)
-    var idle = free.tail
-    while at != end {
-      let id = UInt32(truncatingIfNeeded: ring.usedElement(at))
-      guard id <= ring.mask, let record = unsafe slots[Int(id)] else {
-        queue.fault = id <= ring.mask ? .notPosted : .idOutOfRange
-        break
-      }
-      unsafe slots[Int(id)] = nil
-      unsafe ids[Int(UInt32(idle) & ring.mask)] = UInt16(truncatingIfNeeded: id)
-      unsafe stack[top] = record
-      top &+= 1
-      idle &+= 1
-      at &+= 1
-    }
-    unsafe pool.pointee.top = top
-    queue.taken = at
-    free.tail = idle
+    let done = unsafe careful == 0 && inOrder ? reclaimInOrder(pool, waiting) : 0
+    if done != waiting { reclaimCarefully(waiting &- done) }
   }
 
-  /// As `reclaim`, for rings that hold chains or frames of other pools too.
+  /// Frees frames of one descriptor and of `pool`, for as long as they come back in ring order.
+  #if RINGWAY_CHECKED
+    @_noAllocation @_noLocks
+  #endif
+  @inline(__always)
+  private mutating func reclaimInOrder(_ pool: UnsafeMutablePointer<PoolState>, _ waiting: Int) -> Int {
+    let ring = queue.ring
+    let slots = unsafe shadow.slots
+    let stack = unsafe pool.pointee.stack + pool.pointee.top
+    let at = queue.taken
+    let tail = free.tail
+    var done = 0
+    while done < waiting {
+      let step = UInt16(truncatingIfNeeded: done)
+      let slot = UInt32(tail &+ step) & ring.mask
+      guard UInt32(truncatingIfNeeded: ring.usedElement(at &+ step)) == slot, let record = unsafe slots[Int(slot)]
+      else { break }
+      unsafe slots[Int(slot)] = nil
+      unsafe stack[done] = record
+      done &+= 1
+    }
+    unsafe pool.pointee.top &+= done
+    queue.taken = at &+ UInt16(truncatingIfNeeded: done)
+    // The numbers that go back are those that stand there.
+    free.tail = tail &+ UInt16(truncatingIfNeeded: done)
+    return done
+  }
+
+  /// Frees frames of any shape, sent in any order.
   @inline(never)
   private mutating func reclaimCarefully(_ waiting: Int) {
     for _ in 0..<waiting {
@@ -247,14 +265,20 @@ import VirtioTransport
       queue.taken &+= 1
       var link = unsafe links[Int(id)]
       if unsafe link != Self.endOfChain || record.pointee.next != nil || record.pointee.pool != pool { careful -= 1 }
-      free.put(id)
+      putBack(id)
       while link != Self.endOfChain {
         unsafe links[Int(id)] = Self.endOfChain
         id = UInt32(link)
         link = unsafe links[Int(id)]
-        free.put(id)
+        putBack(id)
       }
       unsafe PoolState.put(record)
     }
+  }
+
+  @inline(__always)
+  private mutating func putBack(_ id: UInt32) {
+    if id != UInt32(free.tail) & queue.ring.mask { inOrder = false }
+    free.put(id)
   }
 }
