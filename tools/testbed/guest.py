@@ -82,11 +82,12 @@ class Process:
 
 
 class Guest:
-    def __init__(self, topology=DEFAULT, binaries=(), keep_logs=None, boot_timeout=120):
+    def __init__(self, topology=DEFAULT, binaries=(), keep_logs=None, boot_logs=None, boot_timeout=120):
         """Boot a guest and wait for its agent.
 
         binaries   static programs to put into /bin ("PATH" or "PATH:DEST")
         keep_logs  a folder for serial.log, qemu.log and hubN.pcap when the guest is closed
+        boot_logs  the same, when the guest does not come up
         """
         self.topology, self.keep_logs = topology, keep_logs
         self.directory = tempfile.mkdtemp(prefix="testbed-")
@@ -107,6 +108,7 @@ class Guest:
             self.boot_seconds = time.monotonic() - self.machine.started
             self._resolve()
         except BaseException:
+            self.keep_logs = keep_logs or boot_logs
             self.close()
             raise
 

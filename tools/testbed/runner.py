@@ -12,6 +12,7 @@ import traceback
 from xml.sax.saxutils import escape, quoteattr
 
 from . import scenario as registry
+from .channel import ChannelError
 from .guest import Guest
 from .machine import PATIENCE, ROOT, STATE, namespace_problem
 from .scenario import Context, Skip
@@ -82,12 +83,21 @@ class Runner:
                 raise Skip(f"this host has no user and network namespaces for it: {problem}")
             programs = [self.binary + ":/bin/ringway"] if self.binary else []
             programs += [PROBE] if os.path.exists(PROBE) else []
-            self.guest = Guest(scenario.topology, programs)
+            self.guest = self.boot(scenario, programs)
             self.guest_topology = scenario.topology
             self.booted += 1
             self.guest.set_up()
         self.complaints_seen = len(self.complaints())
         return self.guest
+
+    def boot(self, scenario, programs):
+        """A guest that is up; a guest that dies while booting gets a second chance, and its logs are kept."""
+        logs = os.path.join(STATE, scenario.name, "boot")
+        try:
+            return Guest(scenario.topology, programs, boot_logs=logs)
+        except ChannelError as error:
+            self.say(f"     (booting once more: {error}; kept: {os.path.relpath(logs, ROOT)}/)")
+            return Guest(scenario.topology, programs, boot_logs=logs + "-again")
 
     def drop(self):
         if self.guest:
