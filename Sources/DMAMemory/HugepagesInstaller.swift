@@ -141,6 +141,9 @@ public struct HugepagesInstaller {
     var got = 0
     for attempt in 0..<2 {
       do throws(SystemError) {
+        // Somebody else may have raised it since the plan was made.
+        got = Int(try Files.line(file)) ?? 0
+        if got >= count { return }
         // Moving pages together makes room for more hugepages (compact_memory, sysctl/vm.rst).
         if attempt > 0 { try? Files.write("1", to: root + "/proc/sys/vm/compact_memory") }
         try Files.write("\(count)", to: file)

@@ -215,12 +215,8 @@ func makeAllocator(
     ) { try allocator(pages: 0, minimum: 512) }
   }
 
-  @Test(.enabled(if: geteuid() == 0, "reserving hugepages needs root"))
-  func `on real hugepages, bound to a node`() throws {
-    let pool = try #require(HugepagePool.read(pageSize: 2 << 20))
-    let file = HugepagePool.directory(pageSize: 2 << 20, node: nil) + "/nr_hugepages"
-    if pool.available < 40 { try Files.write("\(pool.total + 40)", to: file) }
-    defer { if pool.available < 40 { try? Files.write("\(pool.total)", to: file) } }
+  @Test(.enabled(if: Lab.isRoot, Lab.reason)) func `on real hugepages, bound to a node`() throws {
+    try Lab.reserve(8)
     let mapper = FakeMapper()
     let allocator = try NetmapAllocator(
       sizes: PoolSizes(buffers: 2048), backing: .memfd(pageSize: 2 << 20), node: 0, reachable: [mapper])

@@ -39,6 +39,21 @@ import Testing
     #expect(allocator.statistics[2].inUse == 0)
   }
 
+  @Test func `free, reserved and foreign buffers are nobody's to use or to hand on`() throws {
+    let allocator = try makeAllocator()
+    let ledger = allocator.ledger
+    let port = try allocator.registerOwner("port")
+    let mine = try allocator.allocateBuffers(1, owner: port)[0]
+    let free = mine + 1
+    for (index, owner) in [(free, BufferOwner.nobody), (0, .reserved), (1, .reserved), (64, .reserved), (.max, .reserved)] {
+      #expect(ledger.owner(of: index) == owner)
+      #expect(!ledger.isHeld(index, by: owner))
+      #expect(!ledger.transfer(index, from: owner, to: port))
+    }
+    #expect(!ledger.transfer(mine, from: port, to: .nobody) && !ledger.transfer(mine, from: port, to: .reserved))
+    #expect(ledger.isHeld(mine, by: port))
+  }
+
   @Test func `a retired owner leaves nothing behind`() throws {
     let allocator = try makeAllocator()
     let program = try allocator.registerOwner("a program")

@@ -1,0 +1,1 @@
+../DMAMemory/Lab.swift
