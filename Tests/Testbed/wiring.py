@@ -74,6 +74,29 @@ def files_go_both_ways_unchanged(t):
 
 
 @scenario(binary=False, isolated=True)
+def a_wrong_dma_address_is_noticed(t):
+    """A card told to read memory that nobody mapped for it: the IOMMU's complaint reaches the runner, which fails scenarios by it."""
+    t.complaints_expected = True
+    # Registers TDBAL, TDBAH, TDLEN, TDH, TCTL, TDT of the 82574 (datasheet, 10.2.6): one descriptor at an address never mapped.
+    t.guest.check(t.expand("""set -e
+        cd /sys/bus/pci/devices/{e1000e}
+        echo on > power/control
+        usleep 200000
+        # The command register, at byte 4: memory and bus mastering on.
+        printf '\\006\\000' | dd of=config bs=1 seek=4 conv=notrunc 2>/dev/null
+        base=$(head -n 1 resource | cut -d ' ' -f 1)
+        while read -r offset value; do devmem $((base + offset)) 32 $value; done <<END
+        0x3800 0xdead0000
+        0x3804 0
+        0x3808 4096
+        0x3810 0
+        0x0400 0x2
+        0x3818 1
+END"""))
+    t.guest.wait_for("dmesg | grep 'DMAR: .*fault addr'", lambda out: "dead0000" in out, timeout=10, what="the IOMMU to report the fault")
+
+
+@scenario(binary=False, isolated=True)
 def a_card_can_be_unplugged(t):
     """device_del takes a card out of the running guest, and the guest survives."""
     t.guest.unplug("e1000e")

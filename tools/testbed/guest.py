@@ -105,6 +105,7 @@ class Guest:
             self.channel = Channel(self.machine.wait_for_socket("agent"))
             self.qmp = QMP(self.machine.wait_for_socket("qmp"))
             self.channel.wait_ready(boot_timeout * PATIENCE)
+            os.unlink(initramfs)  # QEMU has read it; a killed runner leaves only logs behind
             self.boot_seconds = time.monotonic() - self.machine.started
             self._resolve()
         except BaseException:

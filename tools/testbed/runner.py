@@ -15,7 +15,7 @@ from . import scenario as registry
 from .channel import ChannelError
 from .guest import Guest
 from .machine import PATIENCE, ROOT, STATE, namespace_problem
-from .scenario import Context, Skip
+from .scenario import Context, Skip, expect
 
 SCENARIOS = os.path.join(ROOT, "Tests", "Testbed")
 # What a healthy guest's kernel never prints at its console's log level. DMAR: a card was made to
@@ -120,9 +120,12 @@ class Runner:
                 raise Skip("there is no ringway binary")
             with time_limit(scenario.limit * PATIENCE):
                 guest = self.guest_for(scenario)
-                scenario.function(Context(guest, notes.append))
+                context = Context(guest, notes.append)
+                scenario.function(context)
                 complaints = self.complaints()[self.complaints_seen:]
-                if complaints:
+                if context.complaints_expected:
+                    expect(complaints, "the guest's kernel should have complained, and did not")
+                elif complaints:
                     raise AssertionError("the guest's kernel complains:\n" + "\n".join(complaints[:20]))
         except Skip as reason:
             verdict, text = "skipped", str(reason)

@@ -12,8 +12,8 @@ def ping(t, namespace, target, count=5, size=56, interval=0.05):
     output = t.inside(namespace, f"ping -c {count} -i {interval} -W 5 -s {size} {target}", timeout=30 + count * interval)
     match = re.search(r"(\d+) packets transmitted, (\d+) packets received", output)
     expect(match, f"ping said: {output}")
-    expect(match.group(1) == match.group(2) == str(count), output)
-    expect("DUP!" not in output, f"an answer came twice: {output}")
+    expect(match.group(1) == match.group(2) == str(count), f"answers are missing: {output[-600:]}")
+    expect("DUP!" not in output, f"an answer came twice: {output[-600:]}")
     return output
 
 
