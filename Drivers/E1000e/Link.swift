@@ -39,6 +39,15 @@ extension E1000eDriver {
     _ = writePHY(PHY.control, control & ~PHY.powerDown | PHY.autonegotiate | PHY.restart)
   }
 
+  /// Whether both error counters stand at their ends: this PHY then receives nothing any more and
+  /// wants a reset (82574 specification update: PHY hang).
+  var isPHYStuck: Bool {
+    guard takeOwnership() else { return false }
+    defer { releaseOwnership() }
+    guard readPHY(PHY.receiveErrors) == .max, let status = readPHY(PHY.gigabitStatus) else { return false }
+    return status & 0xff == 0xff
+  }
+
   private func readPHY(_ register: UInt32) -> UInt16? {
     registers.write(.read(register), to: Reg.mdic)
     return awaitPHY()

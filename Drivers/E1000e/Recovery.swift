@@ -26,7 +26,7 @@ extension E1000eDriver {
     }
     var events = noticeLink()
     accumulateStatistics()
-    var hung = false
+    var hung = lastLink.status == .up && isPHYStuck
     for i in 0..<queueCount {
       switch watch(i) {
       case .fine: break

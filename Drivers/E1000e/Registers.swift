@@ -283,6 +283,9 @@ enum PHY {
   static let status: UInt32 = 1
   static let advertisement: UInt32 = 4
   static let gigabitControl: UInt32 = 9
+  static let gigabitStatus: UInt32 = 10
+  /// Errors since the last read; this PHY's own (82574 datasheet, 10.1.2.7).
+  static let receiveErrors: UInt32 = 21
   static let powerDown: UInt16 = 1 << 11
   static let autonegotiate: UInt16 = 1 << 12
   static let restart: UInt16 = 1 << 9

@@ -170,6 +170,9 @@ public final class E1000eModel: PCIFunction, DMAMapper {
     registerFile[At.phyAccess] = result
   }
 
+  /// Sets a register of the PHY, as events on the cable do.
+  public func setPHY(_ register: Int, _ value: UInt16) { phy[register & 31] = value }
+
   // MARK: The wire
 
   /// A frame arrives (without check sequence); it is looked at in the next `step`.

@@ -105,6 +105,19 @@ import Wire
     #expect(bench.pool.available == Bench.buffers - 64)
   }
 
+  @Test func aStuckPHYIsReset() throws {
+    let bench = try Bench()
+    #expect(bench.driver.tick() == [])
+    bench.model.setPHY(21, 0xffff)
+    #expect(bench.driver.tick() == [], "one counter at its end is a bad cable")
+    bench.model.setPHY(10, 0x38ff)
+    #expect(bench.driver.tick() == .reset)
+    #expect(bench.driver.tick() == [])
+    bench.model.receive(Frames.plain(1))
+    bench.model.step()
+    #expect(bench.frames() == [Frames.plain(1)])
+  }
+
   @Test func aCardThatVanishesInTraffic() throws {
     let bench = try Bench()
     try bench.send([Frames.plain(1)])
