@@ -118,7 +118,8 @@ extension E1000eDriver {
   }
 
   public func serviceControl() -> DriverEvents {
-    if vectors.count > 1 { EventFD.drain(controlDescriptor) }
+    // Where it is a queue's as well, whoever waits looks at the queues after this call.
+    EventFD.drain(controlDescriptor)
     guard health == .running else { return health == .stopped ? [] : .lost }
     guard isPresent else {
       _ = lose()
