@@ -177,11 +177,12 @@ import Packet
         let taken = unsafe Self.takePlain(
           ReceiveDescriptor(ring, i), shadow + (i &+ run), pool.pointee.stack + pool.pointee.top, slots + (k &+ run), -run,
           flags, bufferSize)
-        k &+= taken.frames
+        let frames = run &+ taken.rest
+        k &+= frames
         bytes &+= taken.bytes
-        unsafe pool.pointee.top &-= taken.frames
-        i = (i &+ taken.frames) & mask
-        if taken.frames == run { continue }
+        unsafe pool.pointee.top &-= frames
+        i = (i &+ frames) & mask
+        if taken.rest == 0 { continue }
       }
       guard unsafe ReceiveDescriptor(ring, i).status.isDone else { break }
       if let frame = unsafe takeSegment(i, pool) {
@@ -213,8 +214,9 @@ import Packet
   /// - Parameters:
   ///   - ends: of the records on the descriptors, and of the slots to fill.
   ///   - free: behind the top of the pool's stack; taken from there downwards.
-  ///   - first: minus the number of descriptors in a row: the index, from the ends.
-  // SAFETY: -first records lie before each end and before `free`. The record is the ring's alone;
+  ///   - from: minus the number of descriptors in a row: the index, from the ends.
+  /// - Returns: `rest` is the index where it stopped: 0 at the end, or minus what is left.
+  // SAFETY: -from records lie before each end and before `free`. The record is the ring's alone;
   // its layout (hash at 40, VLAN and interface at 44) is held by a test.
   #if RINGWAY_CHECKED
     @_noAllocation @_noLocks
@@ -223,7 +225,7 @@ import Packet
   private static func takePlain(
     _ first: ReceiveDescriptor, _ shadowEnd: UnsafeMutablePointer<RawPacket>, _ free: UnsafeMutablePointer<RawPacket>,
     _ slotsEnd: UnsafeMutablePointer<RawPacket>, _ from: Int, _ flags: FlagTable, _ bufferSize: UInt32
-  ) -> (frames: Int, bytes: UInt64) {
+  ) -> (rest: Int, bytes: UInt64) {
     var descriptor = unsafe first, free = unsafe free
     var j = from, bytes: UInt64 = 0
     while j < 0 {
@@ -234,7 +236,7 @@ import Packet
       guard _fastPath(length &- 1 < bufferSize) else { break }
       let record = unsafe shadowEnd[j]
       unsafe Self.describe(record, descriptor, flags.plain(status) | flags.hashed(descriptor.hashType))
-      unsafe record.pointee.setSingle(length: UInt16(truncatingIfNeeded: length), offset: 0)
+      unsafe Self.setLength(record, length)
       unsafe free -= 1
       let fresh = unsafe free.pointee
       unsafe descriptor.post(fresh.pointee.iova)
@@ -244,7 +246,14 @@ import Packet
       bytes &+= UInt64(length)
       j &+= 1
     }
-    return (j &- from, bytes)
+    return (j, bytes)
+  }
+
+  /// A length of 16 bits, and offset 0: one store for both.
+  // SAFETY: length at 32, offset at 34, as a test holds them.
+  @inline(__always) private static func setLength(_ record: RawPacket, _ length: UInt32) {
+    unsafe UnsafeMutableRawPointer(record).storeBytes(of: length, toByteOffset: 32, as: UInt32.self)
+    unsafe record.pointee.frameLength = length
   }
 
   /// Writes what the card said of the frame into its record: hash, VLAN tag, flags.

@@ -123,7 +123,7 @@ import Packet
     clean = c
   }
 
-  /// Copies `n` pointers, four at a time.
+  /// Copies `n` pointers, eight at a time.
   #if RINGWAY_CHECKED
     @_noAllocation @_noLocks
   #endif
@@ -131,10 +131,10 @@ import Packet
   private static func copy(from: UnsafeMutablePointer<RawPacket?>, to: UnsafeMutablePointer<RawPacket>, _ n: Int) {
     let source = UnsafeRawPointer(from), target = UnsafeMutableRawPointer(to)
     var i = 0
-    while i &+ 32 <= n &* 8 {
-      let four = unsafe source.loadUnaligned(fromByteOffset: i, as: SIMD4<UInt64>.self)
-      unsafe target.storeBytes(of: four, toByteOffset: i, as: SIMD4<UInt64>.self)
-      i &+= 32
+    while i &+ 64 <= n &* 8 {
+      let eight = unsafe source.loadUnaligned(fromByteOffset: i, as: SIMD8<UInt64>.self)
+      unsafe target.storeBytes(of: eight, toByteOffset: i, as: SIMD8<UInt64>.self)
+      i &+= 64
     }
     while i < n &* 8 {
       unsafe target.storeBytes(of: source.load(fromByteOffset: i, as: UInt64.self), toByteOffset: i, as: UInt64.self)
@@ -168,16 +168,17 @@ import Packet
       let room = min(min(have &- s, Self.groupSize), min((clean &- t &- 1) & mask, count &- t))
       let posted = unsafe Self.postPlain(
         slots + (s &+ room), TransmitDescriptor(ring, t), shadow + (t &+ room), -room, pool, ceiling)
-      if posted.frames > 0 {
-        let last = t &+ posted.frames &- 1
+      let frames = room &+ posted.rest
+      if frames > 0 {
+        let last = t &+ frames &- 1
         unsafe TransmitDescriptor(ring, last).add(TransmitCommand.reportStatus)
         unsafe ends[t] = UInt32(truncatingIfNeeded: last) | (posted.foreign == 0 ? 0 : Self.mixed)
-        packets &+= posted.frames
+        packets &+= frames
         bytes &+= posted.bytes
-        s &+= posted.frames
+        s &+= frames
         t = (last &+ 1) & mask
       }
-      if posted.frames < room || room == 0 {
+      if posted.rest < 0 || room == 0 {
         // What needs more than one descriptor, or is refused; or a full ring.
         let record = unsafe slots[s], frameBytes = unsafe UInt64(record.pointee.frameLength)
         let outcome = unsafe postAnything(record, at: t)
@@ -209,7 +210,8 @@ import Packet
   /// - Parameters:
   ///   - slotsEnd, shadowEnd: behind the frames to post, and behind their places in the ring.
   ///   - from: minus the number of frames: the index, from the ends.
-  /// - Returns: `foreign` is not 0 when a record belongs to another pool.
+  /// - Returns: `rest` is the index where it stopped: 0 at the end, or minus what is left.
+  ///   `foreign` is not 0 when a record belongs to another pool.
   // SAFETY: -from slots and descriptors in a row are free; the caller counted them.
   #if RINGWAY_CHECKED
     @_noAllocation @_noLocks
@@ -218,12 +220,15 @@ import Packet
   private static func postPlain(
     _ slotsEnd: UnsafeMutablePointer<RawPacket>, _ first: TransmitDescriptor,
     _ shadowEnd: UnsafeMutablePointer<RawPacket?>, _ from: Int, _ pool: UnsafeMutablePointer<PoolState>, _ ceiling: UInt32
-  ) -> (frames: Int, bytes: UInt64, foreign: UInt) {
+  ) -> (rest: Int, bytes: UInt64, foreign: UInt) {
     var descriptor = unsafe first
     var j = from, bytes: UInt64 = 0, foreign: UInt = 0
     while j < 0 {
-      let record = unsafe slotsEnd[j], length = unsafe UInt32(record.pointee.length)
-      guard _fastPath(unsafe Self.isPlain(record) && length &- UInt32(Self.shortest) <= ceiling) else { break }
+      let record = unsafe slotsEnd[j]
+      guard _fastPath(unsafe Self.asksNothing(record)) else { break }
+      guard _fastPath(unsafe record.pointee.next == nil) else { break }
+      let length = unsafe UInt32(record.pointee.length)
+      guard _fastPath(length &- UInt32(Self.shortest) <= ceiling) else { break }
       unsafe descriptor.post(
         record.pointee.iova &+ UInt64(record.pointee.offset), TransmitCommand.single | UInt64(length))
       unsafe descriptor.advance()
@@ -232,15 +237,15 @@ import Packet
       bytes &+= UInt64(length)
       j &+= 1
     }
-    return (j &- from, bytes, foreign)
+    return (j, bytes, foreign)
   }
 
-  /// One buffer, no tag to insert, no checksum to insert: a single descriptor says it all.
+  /// No tag to insert, no checksum to insert.
   // SAFETY: flags at 48, header lengths at 52 (held by a test): one load looks at both.
   @inline(__always)
-  private static func isPlain(_ record: RawPacket) -> Bool {
+  private static func asksNothing(_ record: RawPacket) -> Bool {
     let asked = unsafe UnsafeRawPointer(record).load(fromByteOffset: 48, as: UInt64.self)
-    return unsafe asked & 0x0000_ffff_0000_0001 == 0 && record.pointee.next == nil
+    return asked & 0x0000_ffff_0000_0001 == 0
   }
 
   // Outcomes of `postAnything` that are no descriptor index.

@@ -10,6 +10,8 @@ import Testing
 @Suite struct FormatTests {
   /// The packet path stores hash and VLAN tag, and reads flags and header lengths, as 64-bit words.
   @Test func theRecordIsLaidOutAsThePacketPathExpects() {
+    #expect(MemoryLayout<PacketRecord>.offset(of: \.length) == 32)
+    #expect(MemoryLayout<PacketRecord>.offset(of: \.offset) == 34)
     #expect(MemoryLayout<PacketRecord>.offset(of: \.hash) == 40)
     #expect(MemoryLayout<PacketRecord>.offset(of: \.vlan) == 44)
     #expect(MemoryLayout<PacketRecord>.offset(of: \.interface) == 46)
