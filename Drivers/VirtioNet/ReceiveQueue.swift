@@ -91,44 +91,66 @@ import VirtioTransport
   private mutating func takeInOrder(
     _ pool: UnsafeMutablePointer<PoolState>, _ target: UnsafeMutablePointer<RawPacket>, count: Int
   ) -> Int {
+    var got = 0
+    // At most two runs: up to the ring's end, and from its start on.
+    while got < count {
+      let slot = Int(UInt32(queue.taken) & queue.ring.mask)
+      let run = unsafe min(min(count &- got, queue.ring.size &- slot), pool.pointee.top)
+      let taken = unsafe takeRun(pool, target + got, slot: slot, count: run)
+      let moved = UInt16(truncatingIfNeeded: taken)
+      queue.taken &+= moved
+      // The available ring's entries are those that stand there: position and number are the same.
+      queue.next &+= moved
+      free.head &+= moved
+      free.tail &+= moved
+      got &+= taken
+      if taken == 0 || taken != run { break }
+    }
+    return got
+  }
+
+  /// Takes up to `count` frames from neighbouring descriptors; `slot + count` is inside the ring, and
+  /// the pool has as many buffers.
+  #if RINGWAY_CHECKED
+    @_noAllocation @_noLocks
+  #endif
+  @inline(__always)
+  private mutating func takeRun(
+    _ pool: UnsafeMutablePointer<PoolState>, _ target: UnsafeMutablePointer<RawPacket>, slot first: Int, count: Int
+  ) -> Int {
     let ring = queue.ring
     let slots = unsafe shadow.slots
     let limit = usualLimit
-    let merged: UInt16 = mergeable ? 0xffff : 0
-    let stack = unsafe pool.pointee.stack
-    var top = unsafe pool.pointee.top
-    let most = min(count, top)
-    let start = queue.taken
+    let top = unsafe pool.pointee.stack + pool.pointee.top
+    var fresh = unsafe top
+    var target = unsafe target
+    var slot = first
+    let end = first &+ count
     var bytes: UInt64 = 0
-    var got = 0
-    while got < most {
-      let at = start &+ UInt16(truncatingIfNeeded: got)
-      let slot = UInt32(at) & ring.mask
-      let element = ring.usedElement(at)
+    while slot != end {
+      let element = ring.usedElement(slot: slot)
       let length = UInt32(truncatingIfNeeded: element >> 32) &- UInt32(NetHeader.size)
-      guard UInt32(truncatingIfNeeded: element) == slot, length &- 1 < limit,
-        let record = unsafe slots[Int(slot)],
-        unsafe (rw_read16(record.pointee.buffer + NetHeader.bufferCountOffset) ^ 1) & merged == 0
+      // Without mergeable buffers a device says 1 all the same (clause 5.1.6.4.1); if not, the frame
+      // goes the other way.
+      guard UInt32(truncatingIfNeeded: element) == UInt32(truncatingIfNeeded: slot), length &- 1 < limit,
+        let record = unsafe slots[slot],
+        unsafe rw_read16(record.pointee.buffer + NetHeader.bufferCountOffset) == 1
       else { break }
-      top &-= 1
-      let fresh = unsafe stack[top]
-      unsafe slots[Int(slot)] = fresh
-      unsafe ring.setAddress(slot, fresh.pointee.iova)
+      unsafe fresh -= 1
+      let next = unsafe fresh.pointee
+      unsafe slots[slot] = next
+      unsafe ring.setAddress(slot: slot, next.pointee.iova)
       unsafe record.pointee.setSingle(length: UInt16(truncatingIfNeeded: length), offset: UInt16(NetHeader.size))
       unsafe record.pointee.flags = PacketFlags(rawValue: 0)
       bytes &+= UInt64(length)
-      unsafe (target + got).initialize(to: record)
-      got &+= 1
+      unsafe target.initialize(to: record)
+      unsafe target += 1
+      slot &+= 1
     }
-    let moved = UInt16(truncatingIfNeeded: got)
-    queue.taken = start &+ moved
-    // The available ring's entries are those that stand there: position and number are the same.
-    queue.next &+= moved
-    free.head &+= moved
-    free.tail &+= moved
-    unsafe pool.pointee.top = top
+    let taken = slot &- first
+    unsafe pool.pointee.top &-= taken
     counters.bytes &+= bytes
-    return got
+    return taken
   }
 
   /// Longest frame that lies in one buffer and is short enough, in bytes.

@@ -96,43 +96,59 @@ import VirtioTransport
   private mutating func postSimple(
     _ pool: UnsafeMutablePointer<PoolState>, _ source: UnsafeMutablePointer<RawPacket>, _ first: Int, _ have: Int
   ) -> Int {
+    var at = first
+    // At most three runs: the list of free descriptors and the available ring end at some point.
+    while at < have {
+      let ids = Int(UInt32(free.head) & queue.ring.mask)
+      let slot = Int(UInt32(queue.next) & queue.ring.mask)
+      let run = min(min(have &- at, free.count), queue.ring.size &- max(ids, slot))
+      let posted = unsafe postRun(pool, source + at, count: run, ids: free.ids + ids, slot: slot)
+      free.head &+= UInt16(truncatingIfNeeded: posted)
+      queue.next &+= UInt16(truncatingIfNeeded: posted)
+      at &+= posted
+      if posted == 0 || posted != run { break }
+    }
+    counters.packets &+= UInt64(truncatingIfNeeded: at &- first)
+    return at
+  }
+
+  /// Posts up to `count` frames on the descriptors in `ids`, and on the available ring from `slot` on;
+  /// `count` entries of both are there.
+  #if RINGWAY_CHECKED
+    @_noAllocation @_noLocks
+  #endif
+  @inline(__always)
+  private mutating func postRun(
+    _ pool: UnsafeMutablePointer<PoolState>, _ source: UnsafeMutablePointer<RawPacket>, count: Int,
+    ids: UnsafeMutablePointer<UInt16>, slot: Int
+  ) -> Int {
     let ring = queue.ring
     let slots = unsafe shadow.slots
-    let ids = unsafe free.ids
     let limit = maximumFrame
-    let headerSize = NetHeader.size
-    let head = free.head
-    let next = queue.next
-    let most = first &+ min(have &- first, free.count)
     var bytes: UInt64 = 0
-    var at = first
-    while at < most {
-      let record = unsafe source[at]
+    var k = 0
+    while k < count {
+      let record = unsafe source[k]
       let length = unsafe UInt32(record.pointee.length)
       let offset = unsafe Int(record.pointee.offset)
-      guard unsafe record.pointee.next == nil, unsafe record.pointee.pool == pool, offset >= headerSize,
+      guard unsafe record.pointee.next == nil, unsafe record.pointee.pool == pool, offset >= NetHeader.size,
         length &- 1 < limit
       else { break }
-      let step = UInt16(truncatingIfNeeded: at &- first)
-      let id = unsafe UInt32(ids[Int(UInt32(head &+ step) & ring.mask)])
+      let id = unsafe UInt32(ids[k])
       // SAFETY: `offset` says that these 12 bytes of the buffer lie before the frame.
-      let header = unsafe record.pointee.buffer + (offset &- headerSize)
+      let header = unsafe record.pointee.buffer + (offset &- NetHeader.size)
       unsafe rw_write64(header, 0)
       unsafe rw_write32(header + 8, 0)
       unsafe ring.setDescriptor(
-        id, address: record.pointee.iova &+ UInt64(truncatingIfNeeded: offset &- headerSize),
-        length: length &+ UInt32(headerSize))
+        slot: Int(id), address: record.pointee.iova &+ UInt64(truncatingIfNeeded: offset &- NetHeader.size),
+        length: length &+ UInt32(NetHeader.size))
       unsafe slots[Int(id)] = record
-      ring.setAvailable(next &+ step, id: id)
+      ring.setAvailable(slot: slot &+ k, id: id)
       bytes &+= UInt64(length)
-      at &+= 1
+      k &+= 1
     }
-    let moved = at &- first
-    free.head = head &+ UInt16(truncatingIfNeeded: moved)
-    queue.next = next &+ UInt16(truncatingIfNeeded: moved)
-    counters.packets &+= UInt64(truncatingIfNeeded: moved)
     counters.bytes &+= bytes
-    return at
+    return k
   }
 
   /// Posts a frame of any shape.
@@ -231,25 +247,42 @@ import VirtioTransport
   @inline(__always)
   private mutating func reclaimInOrder(_ pool: UnsafeMutablePointer<PoolState>, _ waiting: Int) -> Int {
     let ring = queue.ring
-    let slots = unsafe shadow.slots
-    let stack = unsafe pool.pointee.stack + pool.pointee.top
-    let at = queue.taken
-    let tail = free.tail
     var done = 0
     while done < waiting {
-      let step = UInt16(truncatingIfNeeded: done)
-      let slot = UInt32(tail &+ step) & ring.mask
-      guard UInt32(truncatingIfNeeded: ring.usedElement(at &+ step)) == slot, let record = unsafe slots[Int(slot)]
-      else { break }
-      unsafe slots[Int(slot)] = nil
-      unsafe stack[done] = record
-      done &+= 1
+      let slot = Int(UInt32(free.tail) & ring.mask)
+      let used = Int(UInt32(queue.taken) & ring.mask)
+      let run = min(waiting &- done, ring.size &- max(slot, used))
+      let freed = unsafe reclaimRun(pool, slot: slot, used: used, count: run)
+      queue.taken &+= UInt16(truncatingIfNeeded: freed)
+      // The numbers that go back are those that stand there.
+      free.tail &+= UInt16(truncatingIfNeeded: freed)
+      done &+= freed
+      if freed != run { break }
     }
-    unsafe pool.pointee.top &+= done
-    queue.taken = at &+ UInt16(truncatingIfNeeded: done)
-    // The numbers that go back are those that stand there.
-    free.tail = tail &+ UInt16(truncatingIfNeeded: done)
     return done
+  }
+
+  /// Frees up to `count` frames on neighbouring descriptors from `slot` on, for as long as the used
+  /// ring names just these from `used` on.
+  #if RINGWAY_CHECKED
+    @_noAllocation @_noLocks
+  #endif
+  @inline(__always)
+  private mutating func reclaimRun(_ pool: UnsafeMutablePointer<PoolState>, slot: Int, used: Int, count: Int) -> Int {
+    let ring = queue.ring
+    let slots = unsafe shadow.slots + slot
+    let stack = unsafe pool.pointee.stack + pool.pointee.top
+    var k = 0
+    while k < count {
+      guard UInt32(truncatingIfNeeded: ring.usedElement(slot: used &+ k)) == UInt32(truncatingIfNeeded: slot &+ k),
+        let record = unsafe slots[k]
+      else { break }
+      unsafe slots[k] = nil
+      unsafe stack[k] = record
+      k &+= 1
+    }
+    unsafe pool.pointee.top &+= k
+    return k
   }
 
   /// Frees frames of any shape, sent in any order.

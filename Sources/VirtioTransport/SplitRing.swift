@@ -104,6 +104,41 @@ public enum DescriptorFlags {
     unsafe rw_read64(used + 4 + Int(UInt32(index) & mask) &* 8)
   }
 
+  // The same for loops over neighbouring entries: `slot` is an index into the ring, 0 ..< size, and
+  // not masked again. The caller answers for it.
+
+  #if RINGWAY_CHECKED
+    @_noAllocation @_noLocks
+  #endif
+  @inlinable @inline(__always)
+  public func setAddress(slot: Int, _ address: UInt64) {
+    unsafe rw_write64(descriptors + slot &* 16, address)
+  }
+
+  #if RINGWAY_CHECKED
+    @_noAllocation @_noLocks
+  #endif
+  @inlinable @inline(__always)
+  public func setDescriptor(slot: Int, address: UInt64, length: UInt32) {
+    let at = unsafe descriptors + slot &* 16
+    unsafe rw_write64(at, address)
+    unsafe rw_write64(at + 8, UInt64(length))
+  }
+
+  #if RINGWAY_CHECKED
+    @_noAllocation @_noLocks
+  #endif
+  @inlinable @inline(__always)
+  public func usedElement(slot: Int) -> UInt64 { unsafe rw_read64(used + 4 + slot &* 8) }
+
+  #if RINGWAY_CHECKED
+    @_noAllocation @_noLocks
+  #endif
+  @inlinable @inline(__always)
+  public func setAvailable(slot: Int, id: UInt32) {
+    unsafe rw_write16(available + 4 + slot &* 2, UInt16(truncatingIfNeeded: id))
+  }
+
   @inlinable @inline(__always) func loadUsedIndex() -> UInt16 { unsafe rw_load_acquire16(used + 2) }
   /// Makes the available ring up to `index` visible, after all that was written before.
   @inlinable @inline(__always) func storeAvailableIndex(_ index: UInt16) {

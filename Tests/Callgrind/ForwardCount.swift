@@ -17,6 +17,7 @@ import Models
 import NetmapCore
 import PCI
 import Packet
+import VirtioNet
 
 /// The device's side of one card, as cheap as it can be.
 protocol NullCard: AnyObject {
@@ -63,7 +64,7 @@ func run(_ cards: [any NullCard], _ drivers: [any NetDriver], packets: Int) -> I
   static func main() throws {
     let words = CommandLine.arguments
     guard words.count == 3, let packets = Int(words[2]), packets > 0 else {
-      throw Usage(description: "usage: forward-count e1000e PACKETS")
+      throw Usage(description: "usage: forward-count e1000e|virtio-net PACKETS")
     }
     let type: any NetDriver.Type
     let cards: [any NullCard]
@@ -71,6 +72,9 @@ func run(_ cards: [any NullCard], _ drivers: [any NetDriver], packets: Int) -> I
     case "e1000e":
       type = E1000eDriver.self
       cards = [NullE1000eCard(), NullE1000eCard()]
+    case "virtio-net":
+      type = VirtioNetDriver.self
+      cards = [NullVirtioNetCard(), NullVirtioNetCard()]
     default: throw Usage(description: "forward-count: no driver is called \(words[1])")
     }
     let allocator = try NetmapAllocator(
