@@ -12,8 +12,9 @@ struct Findings {
   /// Whether the device has the interrupt kinds for errors and for being wanted back.
   var hasErrors: Bool
   var hasRequests: Bool
-  /// Offset of the power management capability; 0 when there is none.
+  /// Offsets of the power management and PCI Express capabilities; 0 when there is none.
   var power: Int
+  var express: Int
 
   init(_ channel: any VFIOChannel) throws(VFIOError) {
     info = try channel.deviceInfo()
@@ -26,6 +27,7 @@ struct Findings {
     let space = try Findings.configuration(channel)
     identity = space.identity
     power = space.offset(of: PCICapability.powerManagement) ?? 0
+    express = space.offset(of: PCICapability.express) ?? 0
     let interrupt = { (kind: Int, count: Int) throws(VFIOError) -> Int in
       guard kind < count else { return 0 }
       let found = try channel.interrupt(kind)

@@ -21,8 +21,9 @@ public final class VFIOFunction: PCIFunction, DMAMapper, Sendable {
   let dma: any DMAContext
   let events: FunctionEvents
   private let canReset: Bool
-  /// Where configuration space keeps the power management registers; 0 when it has none.
+  /// Where configuration space keeps the power management and PCI Express registers; 0 when it has none.
   private let power: Int
+  private let express: Int
   let state: Mutex<State>
 
   /// What changes while the function is held.
@@ -31,7 +32,7 @@ public final class VFIOFunction: PCIFunction, DMAMapper, Sendable {
     var interruptsAreOn = false
     /// By BAR number.
     var spaces: [Int: SharedSpace] = [:]
-    var windows: [BARWindow] = []
+    var windows: [(bar: Int, window: BARWindow)] = []
   }
 
   /// A space on its way out of the lock. Spaces have no state of their own that changes, and a
@@ -76,19 +77,20 @@ public final class VFIOFunction: PCIFunction, DMAMapper, Sendable {
       interruptVectors = found.msix
       identity = found.identity
       power = found.power
+      express = found.express
       state = Mutex(State())
     } catch {
       channel.close()
       dma.close()
       throw error
     }
-    // A card that the last owner left running must not write into memory that is now ours: nothing
-    // is mapped for it yet.
+    // A card that the last owner left running must not write into memory of ours: nothing of it
+    // is mapped yet, unless a neighbour in the group did.
     if canReset { try? channel.reset() }
     wake()
   }
 
-  /// D0, memory decoding on, bus mastering and INTx off.
+  /// D0, memory decoding on, bus mastering and INTx off, errors reported.
   private func wake() {
     guard readConfig16(at: 0) != .max else { return }
     if power != 0, readConfig16(at: power + 4) & UInt16(PCI_PM_CTRL_STATE_MASK) != 0 {
@@ -97,6 +99,13 @@ public final class VFIOFunction: PCIFunction, DMAMapper, Sendable {
       MonotonicClock().sleep(nanoseconds: 10_000_000)
     }
     changeCommand { $0.formUnion([.memorySpace, .interruptDisable]); $0.remove(.busMaster) }
+    if express != 0 {
+      // Uncorrectable errors are sent upstream, or the kernel could not tell of them (PCI Express
+      // Base Specification, 7.5.3.4). Kernels before 6.6 leave this to drivers.
+      let control = readConfig16(at: express + Int(PCI_EXP_DEVCTL))
+      let wanted = control | UInt16(PCI_EXP_DEVCTL_NFERE | PCI_EXP_DEVCTL_FERE)
+      if wanted != control { writeConfig16(wanted, at: express + Int(PCI_EXP_DEVCTL)) }
+    }
   }
 
   /// The command register of configuration space, written only when it changes.
@@ -159,13 +168,13 @@ public final class VFIOFunction: PCIFunction, DMAMapper, Sendable {
         space = SharedSpace(space: BARSpace(region, parts: parts, channel: channel))
       }
       state.spaces[bar] = space
-      state.windows += parts.map(\.window)
+      state.windows += parts.map { (bar, $0.window) }
       return space
     }.space
   }
 
   /// Whether an access to a mapped BAR has faulted since it was mapped (anew).
-  public var registersHaveFaulted: Bool { state.withLock { $0.windows.contains(where: \.hasFaulted) } }
+  public var registersHaveFaulted: Bool { state.withLock { $0.windows.contains { $0.window.hasFaulted } } }
 
   /// Maps the BARs that faulted again, at the addresses they had. `reset` does this too.
   public func remapRegisters() throws(PCIFunctionError) {
@@ -174,11 +183,11 @@ public final class VFIOFunction: PCIFunction, DMAMapper, Sendable {
 
   private func remap(_ state: inout State) throws(PCIFunctionError) {
     guard !state.isClosed else { throw .gone(function: name) }
-    for window in state.windows where window.hasFaulted {
+    for (bar, window) in state.windows where window.hasFaulted {
       do throws(Errno) {
         try channel.remap(window)
       } catch {
-        throw error == .noDevice ? .gone(function: name) : .mapping(function: name, bar: -1, errno: error.rawValue)
+        throw error == .noDevice ? .gone(function: name) : .mapping(function: name, bar: bar, errno: error.rawValue)
       }
     }
   }
@@ -215,7 +224,7 @@ public final class VFIOFunction: PCIFunction, DMAMapper, Sendable {
       if canReset { try? channel.reset() }
       state.isClosed = true
       // The mappings hold the device's file; without them closing it gives the device back.
-      for window in state.windows { window.detach() }
+      for (_, window) in state.windows { window.detach() }
       state.spaces = [:]
       channel.close()
       dma.close()

@@ -6,6 +6,8 @@ from testbed.scenario import Skip, expect, scenario
 from testbed.topology import E1000E, NIC, VIRTIO, Topology
 
 TWINS = Topology((E1000E, NIC("twin", "e1000e", 1, "vfio", "52:54:00:18:01:03", beside="e1000e")), hugepages=16)
+# QEMU's e1000e cannot report errors: its device control register is read-only.
+REPORTING = Topology((replace(VIRTIO, options={**VIRTIO.options, "aer": "on"}),), hugepages=16)
 UNREMAPPED = Topology((VIRTIO,), hugepages=16, kernel_arguments="intremap=off")
 UNTRANSLATED = Topology((replace(VIRTIO, owner="kernel"),), hugepages=16, kernel_arguments="intel_iommu=off")
 
@@ -85,6 +87,16 @@ def unplugging_asks_first(t):
     """device_del of both cards while they are held."""
     wanted_back(t, "e1000e")
     wanted_back(t, "virtio")
+
+
+@scenario(REPORTING, binary=False, isolated=True)
+def errors_of_the_card_are_told(t):
+    """An uncorrectable error that QEMU puts on the bus reaches the program as an event."""
+    need(t)
+    watcher = t.guest.spawn(t.expand("vfio-probe {virtio} watch 20"))
+    watcher.wait_output("watching")
+    t.guest.qmp.command("human-monitor-command", **{"command-line": "pcie_aer_inject_error virtio MALF_TLP"})
+    watcher.wait_output("events error", timeout=30)
 
 
 @scenario(TWINS, binary=False)

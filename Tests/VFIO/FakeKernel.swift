@@ -57,7 +57,9 @@ final class FakeKernel: VFIOSystem {
     poke16(0x00C8, 0x34)
     poke16(0xD001, 0xC8)  // power management, next 0xD0
     poke16(0x0003, 0xCC)  // D3hot
-    poke16(0x0005, 0xD0)  // MSI, last
+    poke16(0xE005, 0xD0)  // MSI, next 0xE0
+    poke16(0x0010, 0xE0)  // PCI Express, last
+    poke16(0x2810, 0xE8)  // device control: no errors reported
   }
 
   deinit { remove(root) }
