@@ -258,28 +258,22 @@ import Packet
   @inline(never)
   private mutating func postAnything(_ frame: RawPacket, at t: Int) -> Int {
     let mask = count &- 1, space = (clean &- t &- 1) & mask
-    guard let shape = unsafe Shape(frame), shape.bytes <= maximumFrame, shape.segments <= maximumSegments else {
+    guard let shape = unsafe FrameShape(frame), shape.bytes <= maximumFrame, shape.segments <= maximumSegments else {
       unsafe PoolState.put(frame)
       counters.drops &+= 1
       return Self.refused
     }
-    let context = unsafe checksumContext(frame, shape)
+    let isTagged = unsafe frame.pointee.flags.contains(.vlan), writesTag = isTagged && !insertsVLAN
+    let context = unsafe shape.checksumContext(frame, inserted: writesTag ? 4 : 0)
     guard shape.segments &+ (context == nil ? 0 : 1) <= space else { return Self.noRoom }
-    if shape.bytes < Self.shortest && !(unsafe Self.pad(frame, to: Self.shortest)) {
+    let padded = unsafe shape.bytes >= Self.shortest || FrameShape.pad(frame, to: Self.shortest)
+    guard unsafe padded && (!writesTag || FrameShape.insertTag(frame)) else {
       unsafe PoolState.put(frame)
       counters.drops &+= 1
       return Self.refused
     }
     var extra: UInt64 = 0
-    if unsafe frame.pointee.flags.contains(.vlan) {
-      if insertsVLAN {
-        extra |= unsafe TransmitCommand.insertVLAN | UInt64(frame.pointee.vlan) << 48
-      } else if !(unsafe Self.insertTag(frame)) {
-        unsafe PoolState.put(frame)
-        counters.drops &+= 1
-        return Self.refused
-      }
-    }
+    if isTagged && insertsVLAN { extra |= unsafe TransmitCommand.insertVLAN | UInt64(frame.pointee.vlan) << 48 }
     var i = t
     if let context {
       unsafe TransmitDescriptor(ring, i).post(context.low, context.high)
@@ -312,81 +306,5 @@ import Packet
     }
     unsafe TransmitDescriptor(ring, last).add(TransmitCommand.endOfPacket | TransmitCommand.reportStatus)
     return last
-  }
-
-  /// What the frame is made of, counted over its buffers; nil for an empty frame.
-  private struct Shape {
-    var segments = 0
-    var bytes = 0
-
-    init?(_ frame: RawPacket) {
-      var at: RawPacket? = unsafe frame
-      // A chain longer than any ring is not followed to its end.
-      while let record = unsafe at, segments <= 4096 {
-        let length = unsafe Int(record.pointee.length)
-        bytes &+= length
-        if length > 0 { segments &+= 1 }
-        unsafe at = record.pointee.next
-      }
-      if bytes == 0 { return nil }
-    }
-  }
-
-  /// The context descriptor a frame needs, when it asks for checksums and says where its headers are.
-  private func checksumContext(_ frame: RawPacket, _ shape: Shape) -> (low: UInt64, high: UInt64, options: UInt64)? {
-    let lengths = unsafe frame.pointee.headerLengths, flags = unsafe frame.pointee.flags
-    let ip = flags.contains(.ipChecksum), tcp = flags.contains(.tcpChecksum), udp = flags.contains(.udpChecksum)
-    guard lengths != 0, ip || tcp || udp else { return nil }
-    let link = Int(lengths & 0x7f), network = Int(lengths >> 7)
-    // The card's offset fields are a byte each, and a header beyond the frame would be nonsense.
-    let end = link &+ network &+ (tcp ? 18 : udp ? 8 : 0)
-    guard network >= 20, end <= 255, end <= shape.bytes else { return nil }
-    let words = TransmitCommand.context(link: link, network: network, ip: ip, tcp: tcp)
-    let options = (ip ? TransmitCommand.ipOption : 0) | (tcp || udp ? TransmitCommand.layer4Option : 0)
-    return (words.0, words.1, options)
-  }
-
-  /// Zeroes behind a very short frame. False when it has several buffers.
-  private static func pad(_ frame: RawPacket, to length: Int) -> Bool {
-    guard unsafe frame.pointee.next == nil else { return false }
-    let start = unsafe Int(frame.pointee.offset), have = unsafe Int(frame.pointee.length)
-    guard unsafe start + length <= frame.pointee.pool.pointee.bufferSize else { return false }
-    for i in have..<length { unsafe frame.pointee.buffer.storeBytes(of: 0, toByteOffset: start + i, as: UInt8.self) }
-    unsafe frame.pointee.setSingle(length: UInt16(length), offset: UInt16(start))
-    return true
-  }
-
-  /// Writes the tag into the frame behind the two addresses, moving what follows by four bytes
-  /// (or the addresses, when there is room before them). False when the buffer has no room.
-  private static func insertTag(_ frame: RawPacket) -> Bool {
-    let start = unsafe Int(frame.pointee.offset), length = unsafe Int(frame.pointee.length)
-    guard length >= 12, length + 4 <= Int(UInt16.max) else { return false }
-    let bytes = unsafe frame.pointee.buffer + start
-    let tag = unsafe frame.pointee.vlan
-    var to = unsafe bytes
-    if start >= 4 {
-      unsafe to = bytes - 4
-      var i = 0
-      while i < 12 {
-        unsafe to.storeBytes(of: bytes.load(fromByteOffset: i, as: UInt8.self), toByteOffset: i, as: UInt8.self)
-        i &+= 1
-      }
-      unsafe frame.pointee.offset = UInt16(start - 4)
-    } else {
-      guard unsafe start + length + 4 <= frame.pointee.pool.pointee.bufferSize else { return false }
-      var i = length &- 1
-      while i >= 12 {
-        unsafe bytes.storeBytes(of: bytes.load(fromByteOffset: i, as: UInt8.self), toByteOffset: i &+ 4, as: UInt8.self)
-        i &-= 1
-      }
-    }
-    unsafe (to + 12).storeBytes(of: 0x81, as: UInt8.self)
-    unsafe (to + 13).storeBytes(of: 0, as: UInt8.self)
-    unsafe (to + 14).storeBytes(of: UInt8(tag >> 8), as: UInt8.self)
-    unsafe (to + 15).storeBytes(of: UInt8(truncatingIfNeeded: tag), as: UInt8.self)
-    unsafe frame.pointee.length += 4
-    unsafe frame.pointee.frameLength += 4
-    unsafe frame.pointee.flags.remove(.vlan)
-    return true
   }
 }
