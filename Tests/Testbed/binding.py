@@ -86,10 +86,10 @@ def killed_at_any_moment(t):
     """bind is killed after ever longer times; --recover or the next bind leaves nothing half done."""
     start_from_kernel(t)
     reached = set()
-    for milliseconds in range(0, 400, 20):
+    for milliseconds in range(0, 360, 30):
         t.guest.run(t.expand(f"ringway bind {{e1000e}} & usleep {milliseconds * 1000}; kill -9 $! 2>/dev/null; wait"))
         reached.add(state(t, "e1000e"))
-        if milliseconds % 40:
+        if milliseconds % 60:
             t.ringway("unbind --recover")
             left = state(t, "e1000e")
             expect(left in (("e1000e", "(null)"), ("vfio-pci", "(null)")), f"after {milliseconds} ms and --recover: {left}")
