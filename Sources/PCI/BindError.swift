@@ -30,6 +30,8 @@ public enum BindError: Error, Equatable, CustomStringConvertible {
   case otherCard(PCIAddress, expected: String, found: String)
   case badJournal(path: String, line: Int, reason: String)
   case badConfiguration(path: String, line: Int, reason: String)
+  /// The journals' directory belongs to somebody else, or others may write to it.
+  case untrusted(path: String)
   case locked(path: String, holder: String)
   case effect(EffectError)
 
@@ -91,6 +93,8 @@ public enum BindError: Error, Equatable, CustomStringConvertible {
       """
     case .badConfiguration(let path, let line, let reason):
       "\(path), line \(line): \(reason). Mend the line, or remove the file and bind again with --persist."
+    case .untrusted(let path):
+      "\(path) belongs to another user, or others may write to it. Run as root; if you do, `rm -r \(path)` first."
     case .locked(let path, let holder):
       "another bind or unbind is at work (\(holder) holds \(path)). Wait for it to end, then try again."
     case .effect(let error): error.description

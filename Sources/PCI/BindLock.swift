@@ -10,6 +10,10 @@ struct BindLock: ~Copyable {
     roots: SystemRoots, effects: Effects, patience: Int = 10_000
   ) throws(BindError) {
     try attempt { () throws(EffectError) in try effects.makeDirectory(roots.journals) }
+    // Journals say what is written to the kernel: nobody else may have put them there.
+    guard let owner = SystemFiles.ownership(roots.journals), owner.user == geteuid(), owner.mode & 0o022 == 0 else {
+      throw .untrusted(path: roots.journals)
+    }
     let path = roots.journals + "/lock"
     // SAFETY: the path is a string that lives for the call.
     let descriptor = unsafe open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0o600)

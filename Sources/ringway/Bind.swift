@@ -135,6 +135,7 @@ extension BindError: CommandFailure {
       .badJournal, .badConfiguration, .notBoundByUs:
       .configuration
     case .held, .driverRefused, .watcherFailed, .nothingToConfirm, .tooLateToConfirm, .notOurs, .locked: .failure
+    case .untrusted: .permission
     case .effect(let error): Exit(errno: error.errno)
     }
   }

@@ -215,6 +215,15 @@ import Testing
     _ = try BindLock(roots: machine.roots, effects: MachineEffects(), patience: 40)
   }
 
+  @Test func foreignJournalsAreNotTrusted() throws {
+    let (machine, address) = machineWithCard()
+    machine.directory("run/ringway/bind")
+    try MachineEffects().setOwner(machine.roots.journals, user: nil, group: nil, mode: 0o777)
+    let kernel = SimulatedKernel(machine)
+    #expect(throws: BindError.untrusted(path: machine.roots.journals)) { try binder(kernel).bind([address]) }
+    #expect(kernel.driver("0000:03:00.0") == "e1000e")
+  }
+
   @Test func aHeldCardIsNotTakenAway() throws {
     let (machine, address) = machineWithCard()
     let kernel = SimulatedKernel(machine)

@@ -90,7 +90,8 @@ import Testing
       #expect(unsafe if_nametoindex("other7") == 0)
       // A second time changes nothing and is no error.
       try InterfaceKeeper.restore(settings, current: "spare0", nameOnly: false)
-      #expect(InterfaceKeeper.capture(["spare0"], roots: SystemRoots(under: "/nowhere"))[0].messages == again.messages)
+      let third = InterfaceKeeper.capture(["spare0"], roots: SystemRoots(under: "/nowhere"))[0]
+      #expect(Self.beginnings(third) == Self.beginnings(again) && Self.beginnings(again) == Self.beginnings(settings))
     }
   }
 
@@ -99,6 +100,15 @@ import Testing
       var settings = InterfaceSettings(name: "spare0")
       settings.isUp = true
       #expect(throws: EffectError.self) { try InterfaceKeeper.restore(settings, current: "spare0", nameOnly: false) }
+    }
+  }
+
+  /// Family, length, scope and the first attributes; behind them lie time stamps.
+  private static func beginnings(_ settings: InterfaceSettings) -> [[UInt8]] {
+    settings.messages.compactMap(InterfaceKeeper.message).map { message in
+      // An address carries its interface's number in the fifth to eighth byte.
+      let header = message.type == UInt16(RTM_NEWADDR) ? 4 : 12
+      return Array(message.payload.prefix(header)) + message.payload.dropFirst(max(header, 8)).prefix(12)
     }
   }
 
