@@ -96,11 +96,18 @@ public struct GeneratorCounts: Equatable, Sendable {
     if let count = options.count { wanted = Int(min(UInt64(wanted), count &- next)) }
     if wanted == 0 { return }
     wanted = bucket.take(wanted, now: now)
-    var made = 0
-    while made < wanted {
-      guard make(now: now) else { break }
-      made &+= 1
+    let pool = unsafe port.pools[queue].state
+    let shape = unsafe Shape(template: UnsafeRawBufferPointer(template), sum: sum)
+    let first = next
+    let made = unsafe batch.fill(max: wanted) { slots, room in
+      var made = 0
+      while made < room, let record = unsafe Self.make(shape, first &+ UInt64(made), now: now, from: pool) {
+        unsafe (slots + made).initialize(to: record)
+        made &+= 1
+      }
+      return made
     }
+    next &+= UInt64(made)
     // Tokens without frames are given up: the pool comes back when the card has sent.
     if made < wanted {
       lacksRoom = true
@@ -109,41 +116,60 @@ public struct GeneratorCounts: Equatable, Sendable {
     }
   }
 
-  /// Adds one frame to the batch; false when the pool is empty.
-  private mutating func make(now: UInt64) -> Bool {
-    guard let packet = port.allocate(queue: queue) else { return false }
-    let capacity = packet.bufferCapacity
-    let size = options.size
-    packet.setCount(min(size, capacity))
-    unsafe packet.withBytes { bytes in
-      let start = unsafe bytes.baseAddress.unsafelyUnwrapped
-      // SAFETY: the buffer holds min(size, capacity) bytes, at least 60 of them; buffers of DMA
-      // memory are 64-byte aligned, and unaligned stores are allowed for what lies oddly.
-      unsafe start.copyMemory(from: template.baseAddress.unsafelyUnwrapped, byteCount: bytes.count)
-      let sequence = next
-      unsafe start.storeBytes(
-        of: UInt16(truncatingIfNeeded: sequence >> 32).bigEndian, toByteOffset: TestFrame.sequenceOffset, as: UInt16.self)
-      unsafe start.storeBytes(
-        of: UInt32(truncatingIfNeeded: sequence).bigEndian, toByteOffset: TestFrame.sequenceOffset + 2, as: UInt32.self)
-      unsafe start.storeBytes(of: now.bigEndian, toByteOffset: TestFrame.timeOffset, as: UInt64.self)
-      let checksum = TestFrame.checksum(sum: sum, sequence: sequence, time: now)
-      unsafe start.storeBytes(of: checksum.bigEndian, toByteOffset: TestFrame.udpChecksum, as: UInt16.self)
-    }
+  /// What all frames of a run share.
+  @safe private struct Shape: BitwiseCopyable {
+    let template: UnsafeRawBufferPointer
+    let sum: UInt32
+  }
+
+  /// A frame with its number, or nil when the pool is empty.
+  #if RINGWAY_CHECKED
+    @_noAllocation @_noLocks
+  #endif
+  private static func make(
+    _ shape: Shape, _ sequence: UInt64, now: UInt64, from pool: UnsafeMutablePointer<PoolState>
+  ) -> RawPacket? {
+    let capacity = unsafe pool.pointee.bufferSize
+    let size = unsafe shape.template.count
+    guard let head = unsafe segment(shape, at: 0, min(size, capacity), from: pool) else { return nil }
+    let start = unsafe head.pointee.buffer
+    // SAFETY: a buffer holds at least 64 bytes, so the 60 bytes with all fields are in the first one.
+    unsafe start.storeBytes(
+      of: UInt16(truncatingIfNeeded: sequence >> 32).bigEndian, toByteOffset: TestFrame.sequenceOffset, as: UInt16.self)
+    unsafe start.storeBytes(
+      of: UInt32(truncatingIfNeeded: sequence).bigEndian, toByteOffset: TestFrame.sequenceOffset + 2, as: UInt32.self)
+    unsafe start.storeBytes(of: now.bigEndian, toByteOffset: TestFrame.timeOffset, as: UInt64.self)
+    let checksum = TestFrame.checksum(sum: shape.sum, sequence: sequence, time: now)
+    unsafe start.storeBytes(of: checksum.bigEndian, toByteOffset: TestFrame.udpChecksum, as: UInt16.self)
     var at = capacity
+    var last = unsafe head
     while at < size {
-      guard let more = port.allocate(queue: queue) else { return false }
-      more.setCount(min(size &- at, capacity))
-      unsafe more.withBytes { bytes in
-        // SAFETY: at + the buffer's count is at most the template's size.
-        unsafe bytes.baseAddress.unsafelyUnwrapped.copyMemory(
-          from: template.baseAddress.unsafelyUnwrapped + at, byteCount: bytes.count)
+      guard let more = unsafe segment(shape, at: at, min(size &- at, capacity), from: pool) else {
+        unsafe PoolState.put(head)
+        return nil
       }
-      packet.append(more)
+      unsafe last.pointee.next = more
+      unsafe last = more
       at &+= capacity
     }
-    next &+= 1
-    // The batch has room: no more than its capacity is asked for.
-    _ = batch.append(packet)
-    return true
+    unsafe head.pointee.frameLength = UInt32(truncatingIfNeeded: size)
+    return unsafe head
+  }
+
+  /// A record with a piece of the template in its buffer.
+  @inline(__always)
+  private static func segment(
+    _ shape: Shape, at offset: Int, _ count: Int, from pool: UnsafeMutablePointer<PoolState>
+  ) -> RawPacket? {
+    guard let record = unsafe PoolState.get(pool) else { return nil }
+    // SAFETY: `count` is at most a buffer's size, and offset + count at most the template's.
+    unsafe record.pointee.buffer.copyMemory(
+      from: shape.template.baseAddress.unsafelyUnwrapped + offset, byteCount: count)
+    unsafe record.pointee.setSingle(length: UInt16(truncatingIfNeeded: count), offset: 0)
+    unsafe record.pointee.flags = PacketFlags(rawValue: 0)
+    unsafe record.pointee.interface = 0
+    unsafe record.pointee.timestamp = 0
+    unsafe record.pointee.generation &+= 1
+    return unsafe record
   }
 }

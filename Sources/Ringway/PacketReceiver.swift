@@ -58,7 +58,7 @@ public struct ReceiverCounts: Equatable, Sendable {
   private var run: UInt16?
   private var latencySum: UInt64 = 0
   private var latencyCount: UInt64 = 0
-  /// Monotonic nanoseconds of the first and the latest arrival of any frame; 0 before.
+  /// Monotonic nanoseconds when the first and the latest number arrived; 0 before.
   public private(set) var firstArrival: UInt64 = 0
   public private(set) var lastArrival: UInt64 = 0
   /// The pattern of the longest frame, and the sum over it up to each even offset.
@@ -104,10 +104,6 @@ public struct ReceiverCounts: Equatable, Sendable {
       batch.removeAll()
     }
     self.batch = consume batch
-    if total > 0 {
-      lastArrival = now
-      if firstArrival == 0 { firstArrival = now }
-    }
     return total
   }
 
@@ -119,7 +115,7 @@ public struct ReceiverCounts: Equatable, Sendable {
     return last &+ 1 >= expected && now > lastArrival && now &- lastArrival >= options.grace
   }
 
-  /// Nanoseconds from the first frame to the latest.
+  /// Nanoseconds from the first number's arrival to the latest.
   public var span: UInt64 { lastArrival &- firstArrival }
   /// The run that is accounted for; nil before the first test frame.
   public var currentRun: UInt16? { run }
@@ -157,6 +153,8 @@ extension PacketReceiver {
     case .new, .reordered: tally.bytes &+= UInt64(packet.count)
     case .duplicate, .late: return
     }
+    lastArrival = now
+    if firstArrival == 0 { firstArrival = now }
     let latency = now > header.time ? now &- header.time : 0
     if latencyCount == 0 || latency < tally.minimumLatency { tally.minimumLatency = latency }
     tally.maximumLatency = max(tally.maximumLatency, latency)

@@ -4,7 +4,7 @@
 ///
 /// A bitmap covers the newest `size` numbers. What is older than that when it arrives is `late`: it
 /// cannot be told whether it had been seen, and it stays counted as lost. Everything else is exact.
-public struct SequenceWindow: ~Copyable {
+@safe public struct SequenceWindow: ~Copyable {
   public enum Verdict: Equatable, Sendable {
     /// The next one, or the next after a gap.
     case new
@@ -24,7 +24,7 @@ public struct SequenceWindow: ~Copyable {
   /// Smallest and largest number seen; nil before the first.
   public private(set) var first: UInt64?
   public private(set) var last: UInt64?
-  private var words: [UInt64]
+  private let words: UnsafeMutablePointer<UInt64>
   /// One behind the largest number seen; the bitmap covers [end - size, end).
   private var end: UInt64 = 0
 
@@ -33,16 +33,24 @@ public struct SequenceWindow: ~Copyable {
     var rounded = 64
     while rounded < min(size, 1 << 30) { rounded <<= 1 }
     self.size = UInt64(rounded)
-    words = [UInt64](repeating: 0, count: rounded / 64)
+    unsafe words = .allocate(capacity: rounded / 64)
+    unsafe words.initialize(repeating: 0, count: rounded / 64)
   }
 
+  deinit { unsafe words.deallocate() }
+
+  // SAFETY of all uses of `words`: an index is a number below `size`, divided by 64.
+
+  #if RINGWAY_CHECKED
+    @_noAllocation @_noLocks
+  #endif
   public mutating func record(_ number: UInt64) -> Verdict {
     let mask = size &- 1
     let word = Int(truncatingIfNeeded: (number & mask) >> 6)
     let bit: UInt64 = 1 << (number & 63)
     if number >= end {
       clear(from: end, to: number)
-      words[word] |= bit
+      unsafe words[word] |= bit
       end = number &+ 1
       distinct &+= 1
       if first == nil { first = number }
@@ -53,11 +61,11 @@ public struct SequenceWindow: ~Copyable {
       late &+= 1
       return .late
     }
-    if words[word] & bit != 0 {
+    if unsafe words[word] & bit != 0 {
       duplicates &+= 1
       return .duplicate
     }
-    words[word] |= bit
+    unsafe words[word] |= bit
     distinct &+= 1
     reordered &+= 1
     if let known = first, number < known { first = number }
@@ -65,19 +73,26 @@ public struct SequenceWindow: ~Copyable {
   }
 
   /// Forgets the bits that the numbers in [from, to] will use.
-  private mutating func clear(from: UInt64, to: UInt64) {
+  #if RINGWAY_CHECKED
+    @_noAllocation @_noLocks
+  #endif
+  private func clear(from: UInt64, to: UInt64) {
     if to &- from >= size {
-      for i in words.indices { words[i] = 0 }
+      var i = 0
+      while i < Int(truncatingIfNeeded: size / 64) {
+        unsafe words[i] = 0
+        i &+= 1
+      }
       return
     }
     let mask = size &- 1
     var number = from
     while number <= to {
       if number & 63 == 0 && to &- number >= 63 {
-        words[Int(truncatingIfNeeded: (number & mask) >> 6)] = 0
+        unsafe words[Int(truncatingIfNeeded: (number & mask) >> 6)] = 0
         number &+= 64
       } else {
-        words[Int(truncatingIfNeeded: (number & mask) >> 6)] &= ~(1 << (number & 63))
+        unsafe words[Int(truncatingIfNeeded: (number & mask) >> 6)] &= ~(1 << (number & 63))
         number &+= 1
       }
     }

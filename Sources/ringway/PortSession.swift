@@ -167,6 +167,16 @@ extension RingwayError: CommandFailure {
     case .other: .failure
     }
   }
+
+  /// What the error itself advises, or where to look.
+  var hint: String? {
+    if let advice = Sentences(of: self).rest { return advice }
+    return switch category {
+    case .usage: "See the command's --help for what it takes."
+    case .deviceMissing: "`ringway devices` lists the cards that are there."
+    case .permission, .configuration, .other: "Run `ringway doctor` to examine the machine."
+    }
+  }
 }
 
 extension SystemError: CommandFailure { var exit: Exit { Exit(errno: errno.rawValue) } }
