@@ -118,6 +118,10 @@ let package = Package(
     tests("Capture", ["Packet", "DMAMemory", "Platform", system]),
     tests(
       "Ringway", ["Packet", "NetmapCore", "DriverKit", "PCI", "VFIO", "DMAMemory", "DeviceIO", "Wire", "Platform", system]),
+    .testTarget(
+      name: "CommandLineTests",
+      dependencies: ["ringway", "Ringway", "Wire", .product(name: "ArgumentParser", package: "swift-argument-parser")],
+      path: "Tests/CommandLine", swiftSettings: settings),
   ],
   swiftLanguageModes: [.v6]
 )
