@@ -89,6 +89,9 @@ internal import Glibc
   }
 }
 
+/// Has run once when it is mentioned: static programs start without the library's own set-up.
+private let hugetlbfsSetup: Void = rw_hugetlbfs_setup()
+
 /// Opens a nameless file of the wanted kind.
 private func openFile(name: String, backing: MemoryBacking, count: Int) throws(MemoryError) -> Int32 {
   let label = String(decoding: name.utf8.filter { $0 != 0 }.prefix(200), as: UTF8.self)
@@ -101,6 +104,7 @@ private func openFile(name: String, backing: MemoryBacking, count: Int) throws(M
     // Kernels before 4.16 do not seal hugepages (memfd_create(2)).
     if descriptor < 0 && rw_errno() == EINVAL { return try openUnsealed(label, flags: flags & ~RW_MFD_ALLOW_SEALING, count: count) }
   case .hugetlbfs(let pageSize):
+    hugetlbfsSetup
     guard unsafe hugetlbfs_find_path_for_size(pageSize) != nil else { throw .noMount(pageSize: pageSize) }
     descriptor = hugetlbfs_unlinked_fd_for_size(pageSize)
     if descriptor < 0 { throw .noMount(pageSize: pageSize) }

@@ -33,7 +33,10 @@ extension NetmapAllocator {
       do { return try DMARegion(file, reachable: reachable, space: space) } catch { throw .mapping(error) }
     }
     // Descriptors first: they are small, and without them the buffers are of no use.
-    let descriptors = try region("ringway-descriptors", sizes.descriptorBytes)
+    let descriptors: DMARegion
+    do throws(NetmapAllocatorError) { descriptors = try region("ringway-descriptors", sizes.descriptorBytes) } catch {
+      throw error.counting(shared: sizes.layout.count)
+    }
     var trial = sizes
     var firstError: MemoryError?
     while true {
@@ -45,9 +48,9 @@ extension NetmapAllocator {
         return Memory(sizes: trial, shortage: shortage, shared: shared, descriptors: descriptors)
       } catch {
         guard case .memory(let cause) = error, let next = smaller(trial, after: cause) else {
-          throw firstError.map { .memory($0) } ?? error
+          throw firstError.map { .memory($0) } ?? error.counting(descriptors: descriptors)
         }
-        firstError = firstError ?? cause
+        if firstError == nil, case .memory(let whole) = error.counting(descriptors: descriptors) { firstError = whole }
         trial.buffers = next
       }
     }
@@ -65,5 +68,23 @@ extension NetmapAllocator {
     // Always fewer than before, so that the tries end.
     let next = min(fitting, sizes.buffers - 1)
     return next >= max(sizes.minimumBuffers, 4) ? next : nil
+  }
+}
+
+extension NetmapAllocatorError {
+  /// A shortage as a person must mend it: the pages of both regions, not of the one that failed.
+  fileprivate func counting(shared bytes: Int) -> NetmapAllocatorError {
+    guard case .memory(.tooFewHugepages(let wanted, let available, let pageSize, let node, let total)) = self else { return self }
+    let more = (bytes + pageSize - 1) / pageSize
+    return .memory(
+      .tooFewHugepages(wanted: wanted + more, available: available, pageSize: pageSize, node: node, total: total))
+  }
+
+  /// The same when the descriptors have got theirs.
+  fileprivate func counting(descriptors region: DMARegion) -> NetmapAllocatorError {
+    guard case .memory(.tooFewHugepages(let wanted, let available, let pageSize, let node, let total)) = self else { return self }
+    let held = region.count / pageSize
+    return .memory(
+      .tooFewHugepages(wanted: wanted + held, available: available + held, pageSize: pageSize, node: node, total: total))
   }
 }

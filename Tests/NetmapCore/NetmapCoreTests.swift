@@ -177,6 +177,7 @@ func makeAllocator(
   private func allocator(pages: Int, minimum: Int) throws -> NetmapAllocator {
     var left = pages
     let huge = 2 << 20
+    // A descriptor page, and eleven for the pools.
     return try NetmapAllocator(
       sizes: PoolSizes(buffers: 8192, minimumBuffers: minimum), reachable: [], space: IOVAAllocator()
     ) { (name, bytes) throws(MemoryError) in
@@ -185,7 +186,7 @@ func makeAllocator(
         throw .tooFewHugepages(wanted: wanted, available: left, pageSize: huge, node: nil, total: pages)
       }
       left -= wanted
-      return try MemoryFile(name: name, bytes: bytes, backing: .normalPages)
+      return try MemoryFile(name: name, bytes: wanted * huge, backing: .normalPages)
     }
   }
 
@@ -200,7 +201,7 @@ func makeAllocator(
     #expect(allocator.layout.count > 8 << 21, "no page is left unused")
     let shortage = try #require(allocator.shortage)
     #expect(shortage.wantedBuffers == 8192 && shortage.buffers == allocator.bufferCount)
-    #expect(shortage.description.hasPrefix("\(allocator.bufferCount) buffers instead of 8192: 11 hugepages of 2 MiB wanted, 9 available."))
+    #expect(shortage.description.hasPrefix("\(allocator.bufferCount) buffers instead of 8192: 12 hugepages of 2 MiB wanted, 10 available."))
     let all = try allocator.allocateBuffers(allocator.bufferCount - 2)
     #expect(throws: NetmapAllocatorError.exhausted(pool: "buffer", wanted: 1, free: 0)) { try allocator.allocateBuffers(1) }
     #expect(allocator.freeBuffers(all) == all.count)
@@ -208,10 +209,10 @@ func makeAllocator(
 
   @Test func `below the floor the first error is told`() {
     #expect(throws: NetmapAllocatorError.memory(
-      .tooFewHugepages(wanted: 11, available: 9, pageSize: 2 << 20, node: nil, total: 10))
+      .tooFewHugepages(wanted: 12, available: 10, pageSize: 2 << 20, node: nil, total: 10))
     ) { try allocator(pages: 10, minimum: 8000) }
     #expect(throws: NetmapAllocatorError.memory(
-      .tooFewHugepages(wanted: 1, available: 0, pageSize: 2 << 20, node: nil, total: 0))
+      .tooFewHugepages(wanted: 12, available: 0, pageSize: 2 << 20, node: nil, total: 0))
     ) { try allocator(pages: 0, minimum: 512) }
   }
 
