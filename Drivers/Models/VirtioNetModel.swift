@@ -36,7 +36,8 @@ public struct VirtioNetModelOptions: Sendable {
   public var deviceID: UInt16 = 0x1041
   /// Shows its structures in PCI capabilities; without them it is a legacy device.
   public var isModern = true
-  /// Sent buffers are used in reverse order within a step.
+  /// Buffers are not used in order: sent ones in reverse within a step, receive buffers the newest
+  /// of eight first.
   public var reversesCompletions = false
 
   public init() {}

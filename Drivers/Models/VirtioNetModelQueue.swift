@@ -14,6 +14,8 @@ final class VirtioModelQueue {
   var taken: UInt16 = 0
   /// The used index as last published.
   var published: UInt16 = 0
+  /// Receive buffers taken off the available ring and not used yet.
+  var held: [VirtioModelChain] = []
   /// The next place in the used ring.
   var used: UInt16 = 0
 

@@ -115,12 +115,11 @@ extension VirtioNetModel {
   /// Enough buffers for `count` bytes: one, or with mergeable buffers as many as it takes.
   private func buffers(for count: Int, _ index: Int) -> [VirtioModelChain]? {
     let queue = queues[index]
-    let before = queue.taken
     var chains: [VirtioModelChain] = []
     var room = 0
     while room < count {
-      guard let chain = takeChain(index) else {
-        queue.taken = before
+      guard let chain = nextBuffer(index) else {
+        queue.held = chains + queue.held
         return nil
       }
       if chain.parts.contains(where: { !$0.isWritable }) { complain("a receive buffer has readable descriptors") }
@@ -132,6 +131,14 @@ extension VirtioNetModel {
       }
     }
     return chains
+  }
+
+  /// The next receive buffer; with `reversesCompletions` the newest of up to eight.
+  private func nextBuffer(_ index: Int) -> VirtioModelChain? {
+    let queue = queues[index]
+    guard options.reversesCompletions else { return queue.held.isEmpty ? takeChain(index) : queue.held.removeFirst() }
+    while queue.held.count < 8, let chain = takeChain(index) { queue.held.append(chain) }
+    return queue.held.popLast()
   }
 
   private func accepts(_ frame: [UInt8]) -> Bool {

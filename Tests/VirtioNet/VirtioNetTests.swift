@@ -118,6 +118,28 @@ import Wire
     #expect(bench.driver.health == .running)
   }
 
+  @Test(arguments: RingFeatures.all) func `a device that keeps no order is served all the same`(features: RingFeatures) throws {
+    var options = features.options
+    options.reversesCompletions = true
+    let bench = try Bench(options)
+    try bench.start()
+    var batch = PacketBatch(capacity: 64)
+    for round in 0..<100 {
+      let frames = (0..<40).map { frame(round * 40 + $0, count: 60 + ($0 * 37) % 1400) }
+      for frame in frames { bench.model.inject(frame) }
+      bench.model.step()
+      while bench.driver.receive(queue: 0, into: &batch, max: 7) > 0 {}
+      #expect(batch.count == 40)
+      #expect(bench.driver.send(queue: 0, &batch) == 40)
+      bench.model.step()
+      #expect(bench.model.takeSent() == frames)
+    }
+    #expect(bench.driver.health == .running)
+    bench.driver.stop()
+    #expect(bench.pool.available == Bench.buffers)
+    #expect(bench.model.complaints.isEmpty)
+  }
+
   @Test func `one notification a batch`() throws {
     let bench = try Bench()
     try bench.start()
