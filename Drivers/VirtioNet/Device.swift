@@ -84,7 +84,7 @@ public import Wire
   }
 
   public var capabilities: DriverCapabilities {
-    var can: DriverCapabilities = []
+    var can: DriverCapabilities = [.vlanInsert]
     if features.contains(.controlReceive) { can.insert(.multicastFilter) }
     if features.contains(.controlQueue) { can.insert(.vlanFilter) }
     if features.contains(.controlMAC) { can.insert(.setMACAddress) }

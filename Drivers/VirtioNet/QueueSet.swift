@@ -35,9 +35,6 @@ struct QueuePair: ~Copyable {
     unsafe pairs = .allocate(capacity: wanted)
     let hasControl = probe.controlIndex != nil
     unsafe control = hasControl ? .allocate(capacity: 1) : nil
-    // Zeros that every frame without headroom has as its header.
-    let header = try take(64)
-    unsafe header.pointer.initializeMemory(as: UInt8.self, repeating: 0, count: 64)
     if let control = unsafe control {
       let queue = try makeQueue(Self.controlSize)
       let memory = try take(ControlQueue.memoryCount)
@@ -46,8 +43,9 @@ struct QueuePair: ~Copyable {
     }
     for i in 0..<wanted {
       let receive = ReceiveQueue(queue: try makeQueue(probe.receiveSize))
-      let transmit = TransmitQueue(
-        queue: try makeQueue(probe.transmitSize), headerAddress: header.iova.rawValue)
+      let queue = try makeQueue(probe.transmitSize)
+      let headers = try take(TransmitQueue.headerCount(size: probe.transmitSize))
+      let transmit = unsafe TransmitQueue(queue: queue, unsafe: headers.pointer, headerBase: headers.iova.rawValue)
       unsafe (pairs + i).initialize(to: QueuePair(receive: receive, transmit: transmit))
       count = i + 1
     }

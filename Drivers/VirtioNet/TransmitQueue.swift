@@ -4,6 +4,7 @@ import CRingway
 import DriverKit
 import Packet
 import VirtioTransport
+import Wire
 
 /// One transmit virtqueue. Lives at a fixed address; owned by one thread.
 @safe struct TransmitQueue: ~Copyable {
@@ -16,8 +17,12 @@ import VirtioTransport
   /// The next descriptor of the same chain, or `endOfChain`. Private: the device's copy is never read.
   let links: UnsafeMutablePointer<UInt16>
   static var endOfChain: UInt16 { 0xffff }
-  /// Bus address of the constant header: 12 zeros.
-  let headerAddress: UInt64
+  /// Headers in descriptor memory, `headerStride` bytes each: one for each descriptor, for frames
+  /// that get a VLAN tag, and behind them the constant one, 12 zeros.
+  let headers: UnsafeMutableRawPointer
+  /// Bus address of `headers`.
+  let headerBase: UInt64
+  static var headerStride: Int { 32 }
   /// Where most frames come from: those go back in bulk.
   var pool: UnsafeMutablePointer<PoolState>?
   /// Longest frame that is sent, in bytes.
@@ -31,15 +36,21 @@ import VirtioTransport
   var watchedIndex: UInt16 = 0
   var stoodStillSince: UInt64?
 
-  /// - Parameter headerAddress: 12 zero bytes that the device can read.
-  init(queue: consuming SplitQueue, headerAddress: UInt64) {
+  /// Bytes of header memory that a ring of `size` descriptors needs.
+  static func headerCount(size: Int) -> Int { (size + 1) * headerStride }
+
+  /// - Parameters:
+  ///   - headers: `headerCount` zero bytes that the device can read; they outlive the queue.
+  ///   - headerBase: their bus address.
+  init(queue: consuming SplitQueue, unsafe headers: UnsafeMutableRawPointer, headerBase: UInt64) {
     let size = queue.layout.size
     self.queue = queue
     shadow = RingShadow(count: size)
     free = DescriptorIDs(count: size)
     unsafe links = .allocate(capacity: size)
     unsafe links.initialize(repeating: Self.endOfChain, count: size)
-    self.headerAddress = headerAddress
+    unsafe self.headers = headers
+    self.headerBase = headerBase
   }
 
   deinit { unsafe links.deallocate() }
@@ -124,7 +135,7 @@ import VirtioTransport
   ) -> Int {
     let ring = queue.ring
     let slots = unsafe shadow.slots
-    let limit = maximumFrame
+    let most = maximumFrame &- UInt32(Ethernet.headerSize)
     var bytes: UInt64 = 0
     var k = 0
     while k < count {
@@ -132,7 +143,7 @@ import VirtioTransport
       let length = unsafe UInt32(record.pointee.length)
       let offset = unsafe Int(record.pointee.offset)
       guard unsafe record.pointee.next == nil, unsafe record.pointee.pool == pool, offset >= NetHeader.size,
-        length &- 1 < limit
+        length &- UInt32(Ethernet.headerSize) <= most, unsafe record.pointee.flags.rawValue & PacketFlags.vlan.rawValue == 0
       else { break }
       let id = unsafe UInt32(ids[k])
       // SAFETY: `offset` says that these 12 bytes of the buffer lie before the frame.
@@ -149,83 +160,6 @@ import VirtioTransport
     }
     counters.bytes &+= bytes
     return k
-  }
-
-  /// Posts a frame of any shape.
-  /// - Returns: false when there is no room for it now. A frame that can never be sent is counted,
-  ///   freed, and counts as taken.
-  @inline(never)
-  private mutating func postCarefully(_ record: RawPacket) -> Bool {
-    var segments = 0
-    var total: UInt32 = 0
-    var at: RawPacket? = unsafe record
-    while let segment = unsafe at {
-      if unsafe segment.pointee.length != 0 { segments += 1 }
-      unsafe total &+= UInt32(segment.pointee.length)
-      unsafe at = segment.pointee.next
-    }
-    let first = unsafe record.pointee
-    // A header in front of the frame needs room there, and bytes of the frame in the first buffer.
-    let inFront = Int(first.offset) >= NetHeader.size && first.length != 0
-    let wanted = segments + (inFront ? 0 : 1)
-    guard total != 0, total <= maximumFrame, wanted <= queue.layout.size else {
-      counters.drops &+= 1
-      unsafe PoolState.put(record)
-      return true
-    }
-    if wanted > free.count {
-      reclaim()
-      if wanted > free.count { return false }
-    }
-    let chain = unsafe fillChain(record, inFront: inFront, remaining: wanted)
-    unsafe shadow.slots[Int(chain)] = record
-    queue.ring.setAvailable(queue.next, id: chain)
-    queue.next &+= 1
-    careful += 1
-    counters.packets &+= 1
-    counters.bytes &+= UInt64(total)
-    return true
-  }
-
-  /// Writes the descriptors of a frame. Returns the first one's number.
-  private mutating func fillChain(_ record: RawPacket, inFront: Bool, remaining: Int) -> UInt32 {
-    var remaining = remaining
-    let headSize = UInt32(NetHeader.size)
-    let head = free.take()
-    var id = head
-    /// Writes one descriptor and takes the number of the next, when there is one.
-    func put(_ address: UInt64, _ length: UInt32) {
-      remaining -= 1
-      guard remaining > 0 else {
-        queue.ring.setDescriptor(id, address: address, length: length)
-        return
-      }
-      let following = free.take()
-      queue.ring.setDescriptor(
-        id, address: address, length: length, flags: DescriptorFlags.next, next: UInt16(truncatingIfNeeded: following))
-      unsafe links[Int(id)] = UInt16(truncatingIfNeeded: following)
-      id = following
-    }
-    if !inFront { put(headerAddress, headSize) }
-    var at: RawPacket? = unsafe record
-    var front = inFront
-    while let segment = unsafe at {
-      unsafe at = segment.pointee.next
-      let length = unsafe UInt32(segment.pointee.length)
-      guard length != 0 else { continue }
-      let offset = unsafe Int(segment.pointee.offset)
-      if front {
-        front = false
-        // SAFETY: `inFront` says that 12 bytes of the buffer lie before the frame.
-        let header = unsafe segment.pointee.buffer + (offset - NetHeader.size)
-        unsafe rw_write64(header, 0)
-        unsafe rw_write32(header + 8, 0)
-        unsafe put(segment.pointee.iova + UInt64(offset - NetHeader.size), length + headSize)
-      } else {
-        unsafe put(segment.pointee.iova + UInt64(offset), length)
-      }
-    }
-    return head
   }
 
   /// Frees what the device has sent.

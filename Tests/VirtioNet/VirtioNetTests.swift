@@ -198,13 +198,48 @@ import Wire
     #expect(bench.model.complaints.isEmpty)
   }
 
+  @Test func `a tag is put in where a frame asks for one`() throws {
+    let bench = try Bench()
+    try bench.start()
+    func tagged(_ bytes: [UInt8]) -> [UInt8] { Array(bytes[..<12]) + [0x81, 0x00, 0x6a, 0xbc] + Array(bytes[12...]) }
+    func ask(_ packet: borrowing Packet) {
+      packet.flags = .vlan
+      packet.vlan = 0x6abc
+    }
+    let frames = (0..<300).map { frame($0, count: 60 + $0 * 4) }
+    bench.send(frames, prepare: ask)
+    #expect(bench.model.takeSent() == frames.map(tagged))
+    // A received frame has headroom, and a frame of two buffers a second one.
+    for frame in frames.prefix(3) { bench.model.inject(frame) }
+    var batch = PacketBatch(capacity: 8)
+    bench.model.step()
+    #expect(bench.driver.receive(queue: 0, into: &batch, max: 3) == 3)
+    batch.forEach(ask)
+    #expect(bench.driver.send(queue: 0, &batch) == 3)
+    bench.fill(&batch, [frame(1), [1, 2, 3], frame(2, count: 1515), Array(frame(3).prefix(12))])
+    batch.forEach(ask)
+    if let tail = batch.popLast(), let large = batch.popLast(), let short = batch.popLast(), let head = batch.popLast() {
+      head.append(short)
+      _ = batch.append(head)
+      _ = batch.append(large)
+      _ = batch.append(tail)
+    }
+    #expect(bench.driver.send(queue: 0, &batch) == 3)
+    bench.model.step()
+    #expect(bench.model.takeSent() == frames.prefix(3).map(tagged) + [tagged(frame(1) + [1, 2, 3])])
+    #expect(bench.statistic("tx_dropped") == 2)
+    bench.driver.stop()
+    #expect(bench.pool.available == Bench.buffers)
+    #expect(bench.model.complaints.isEmpty)
+  }
+
   @Test func `frames that cannot be sent are counted and freed`() throws {
     let bench = try Bench()
     try bench.start()
     let before = bench.pool.available
-    bench.send([frame(1, count: 1519), frame(2), []])
+    bench.send([frame(1, count: 1519), frame(2), [], Array(frame(3).prefix(13))])
     #expect(bench.model.takeSent() == [frame(2)])
-    #expect(bench.statistic("tx_dropped") == 2)
+    #expect(bench.statistic("tx_dropped") == 3)
     bench.driver.reclaim(queue: 0)
     #expect(bench.pool.available == before)
   }

@@ -1,0 +1,157 @@
+// Frames that take more than one descriptor: no headroom, several buffers, or a VLAN tag to insert.
+//
+//   no headroom    [constant header, 12 bytes] -> [frame]
+//   VLAN tag       [header, both addresses, tag: 28 bytes of the descriptor's own] -> [rest of the frame]
+//   several        [header and first part] -> [part] -> ...
+//
+// virtio has no tag insertion of its own. The tag goes out from descriptor memory, so the frame's
+// buffer stays as it is.
+
+import CRingway
+import DriverKit
+import Packet
+import VirtioTransport
+import Wire
+
+extension TransmitQueue {
+  /// What has to be known of a frame before its descriptors are written.
+  private struct Shape {
+    var segments = 0
+    /// Bytes on the wire, tag included.
+    var total: UInt32 = 0
+    /// The header goes into the first buffer, in front of the frame.
+    var inFront = false
+    var tagged = false
+    var descriptors: Int { segments + (inFront ? 0 : 1) }
+
+    init(_ record: RawPacket) {
+      var at: RawPacket? = unsafe record
+      while let segment = unsafe at {
+        if unsafe segment.pointee.length != 0 { segments += 1 }
+        unsafe total &+= UInt32(segment.pointee.length)
+        unsafe at = segment.pointee.next
+      }
+      let first = unsafe record.pointee
+      tagged = first.flags.rawValue & PacketFlags.vlan.rawValue != 0
+      inFront = !tagged && Int(first.offset) >= NetHeader.size && first.length != 0
+      guard tagged else { return }
+      // Both addresses are taken out of the first buffer, which must hold them, and more.
+      total = first.length > 12 ? total &+ UInt32(Ethernet.vlanTagSize) : 0
+    }
+  }
+
+  /// Posts a frame of any shape.
+  /// - Returns: false when there is no room for it now. A frame that can never be sent is counted,
+  ///   freed, and counts as taken.
+  @inline(never)
+  mutating func postCarefully(_ record: RawPacket) -> Bool {
+    if unsafe postWithConstantHeader(record) { return true }
+    let shape = unsafe Shape(record)
+    guard shape.total >= Ethernet.headerSize, shape.total <= maximumFrame, shape.descriptors <= queue.layout.size else {
+      counters.drops &+= 1
+      unsafe PoolState.put(record)
+      return true
+    }
+    if shape.descriptors > free.count {
+      reclaim()
+      if shape.descriptors > free.count { return false }
+    }
+    let head = unsafe fillChain(record, shape)
+    unsafe post(record, head: head, bytes: shape.total)
+    return true
+  }
+
+  /// The usual case: one buffer without headroom, nothing to insert. False for anything else.
+  @inline(__always)
+  private mutating func postWithConstantHeader(_ record: RawPacket) -> Bool {
+    let first = unsafe record.pointee
+    let length = UInt32(first.length)
+    guard unsafe first.next == nil, length >= Ethernet.headerSize, length <= maximumFrame,
+      Int(first.offset) < NetHeader.size, first.flags.rawValue & PacketFlags.vlan.rawValue == 0, free.count >= 2
+    else { return false }
+    let head = free.take()
+    let body = free.take()
+    queue.ring.setDescriptor(
+      head, address: constantHeader, length: UInt32(NetHeader.size), flags: DescriptorFlags.next,
+      next: UInt16(truncatingIfNeeded: body))
+    queue.ring.setDescriptor(body, address: first.iova &+ UInt64(first.offset), length: length)
+    unsafe links[Int(head)] = UInt16(truncatingIfNeeded: body)
+    unsafe post(record, head: head, bytes: length)
+    return true
+  }
+
+  private var constantHeader: UInt64 { headerBase &+ UInt64(queue.layout.size * Self.headerStride) }
+
+  @inline(__always)
+  private mutating func post(_ record: RawPacket, head: UInt32, bytes: UInt32) {
+    unsafe shadow.slots[Int(head)] = record
+    queue.ring.setAvailable(queue.next, id: head)
+    queue.next &+= 1
+    careful += 1
+    counters.packets &+= 1
+    counters.bytes &+= UInt64(bytes)
+  }
+
+  /// Writes the descriptors of a frame. Returns the first one's number.
+  private mutating func fillChain(_ record: RawPacket, _ shape: Shape) -> UInt32 {
+    var remaining = shape.descriptors
+    let head = free.take()
+    var id = head
+    /// Writes one descriptor and takes the number of the next, when there is one.
+    func put(_ address: UInt64, _ length: UInt32) {
+      remaining -= 1
+      guard remaining > 0 else {
+        queue.ring.setDescriptor(id, address: address, length: length)
+        return
+      }
+      let following = free.take()
+      queue.ring.setDescriptor(
+        id, address: address, length: length, flags: DescriptorFlags.next, next: UInt16(truncatingIfNeeded: following))
+      unsafe links[Int(id)] = UInt16(truncatingIfNeeded: following)
+      id = following
+    }
+    var skip = 0
+    if shape.tagged {
+      unsafe put(writeTaggedHeader(record, head), UInt32(NetHeader.size + 12 + Ethernet.vlanTagSize))
+      skip = 12
+    } else if !shape.inFront {
+      put(constantHeader, UInt32(NetHeader.size))
+    }
+    var front = shape.inFront
+    var at: RawPacket? = unsafe record
+    while let segment = unsafe at {
+      unsafe at = segment.pointee.next
+      let length = unsafe UInt32(segment.pointee.length)
+      guard length != 0 else { continue }
+      let offset = unsafe Int(segment.pointee.offset)
+      if front {
+        front = false
+        // SAFETY: `inFront` says that 12 bytes of the buffer lie before the frame.
+        let header = unsafe segment.pointee.buffer + (offset - NetHeader.size)
+        unsafe rw_write64(header, 0)
+        unsafe rw_write32(header + 8, 0)
+        unsafe put(segment.pointee.iova + UInt64(offset - NetHeader.size), length + UInt32(NetHeader.size))
+      } else {
+        unsafe put(segment.pointee.iova + UInt64(offset + skip), length - UInt32(skip))
+        skip = 0
+      }
+    }
+    return head
+  }
+
+  /// Header, addresses and tag in descriptor `head`'s own header memory. Returns its bus address.
+  private func writeTaggedHeader(_ record: RawPacket, _ head: UInt32) -> UInt64 {
+    // SAFETY: `head` is below the ring's size; the first buffer holds more than 12 bytes of frame.
+    let header = unsafe headers + Int(head) * Self.headerStride
+    let frame = unsafe record.pointee.buffer + Int(record.pointee.offset)
+    unsafe rw_write64(header, 0)
+    unsafe rw_write32(header + 8, 0)
+    for i in 0..<12 { unsafe rw_write8(header + 12 + i, rw_read8(frame + i)) }
+    let tag = unsafe record.pointee.vlan
+    unsafe rw_write8(header + 24, UInt8(Ethernet.typeVLAN >> 8))
+    unsafe rw_write8(header + 25, UInt8(Ethernet.typeVLAN & 0xff))
+    unsafe rw_write8(header + 26, UInt8(tag >> 8))
+    unsafe rw_write8(header + 27, UInt8(tag & 0xff))
+    return headerBase &+ UInt64(Int(head) * Self.headerStride)
+  }
+}
