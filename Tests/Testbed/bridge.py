@@ -98,6 +98,27 @@ def vlan_tags_survive(t):
 
 
 @scenario()
+def jumbo_frames_pass(t):
+    """Frames of 9000 bytes, which fill several buffers each, pass between peers with such an MTU, unfragmented."""
+    for name in ("A", "B"):
+        t.guest.check(f"ip -n {name} link set peer{name.lower()} mtu 9000")
+    try:
+        program = bridge(t, "--mtu 9000")
+        before = len(pcap.frames(pcap.hub(t, 1)))
+        for size in (1500, 2020, 4000, 8972):
+            ping(t, "A", "198.18.0.2", size=size)
+            ping(t, "B", "198.18.0.1", size=size)
+        longest = max(len(frame) for frame in pcap.frames(pcap.hub(t, 1), before))
+        expect(longest == 9014, f"the longest frame on the wire had {longest} bytes: this scenario shows nothing")
+        transfer(t, "A", "B", "198.18.0.2", 1_000_000, 7400)
+        transfer(t, "B", "A", "2001:2::1", 1_000_000, 7401)
+        stop(program)
+    finally:
+        for name in ("A", "B"):
+            t.guest.run(f"ip -n {name} link set peer{name.lower()} mtu 1500")
+
+
+@scenario()
 def it_starts_again_and_again(t):
     """Six starts and clean ends: each says its links, forwards, and gives back every hugepage."""
     free = t.guest.hugepages_free()

@@ -16,10 +16,10 @@ def hugepages_return(t, free):
 
 @scenario(limit=180)
 def a_killed_bridge_leaves_nothing(t):
-    """Five times: traffic runs, the bridge is killed, all hugepages are free, the next one forwards."""
+    """Five times, with both sources of hugepages: traffic runs, the bridge is killed, all pages are free, the next one forwards."""
     free = t.guest.hugepages_free()
-    for _ in range(TIMES):
-        program = bridge(t)
+    for turn in range(TIMES):
+        program = bridge(t, "--memory-backing hugetlbfs" if turn % 2 else "")
         ping(t, "A", "198.18.0.2", count=3)
         expect(t.guest.hugepages_free() < free, "the bridge runs without hugepages: this scenario shows nothing")
         flood = t.background("A", "exec ping -A -q -w 60 -s 1400 198.18.0.2")
