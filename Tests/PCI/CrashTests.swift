@@ -84,6 +84,8 @@ func allOptions() -> BindOptions {
   @Test func theJournalComesFirstAndGoesLast() throws {
     let (machine, address) = machineWithCard()
     let kernel = SimulatedKernel(machine)
+    // The closure holds the kernel that holds it.
+    defer { kernel.observe = { _ in } }
     kernel.observe = { change in
       let touched =
         kernel.driver("0000:03:00.0") != "e1000e"
