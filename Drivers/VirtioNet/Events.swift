@@ -12,16 +12,17 @@ extension VirtioNetDriver {
   /// Also asks to be told of sent frames when the transmit ring is nearly full: whoever waits then
   /// waits for room.
   public func armInterrupt(queue: Int) -> Bool {
-    guard queue >= 0, queue < queueCount else { return false }
+    // A queue that has faulted, or has stopped, has nothing to wait for.
+    guard queue >= 0, queue < queueCount, health == .running else { return false }
     unsafe pairs[queue].receive.counters.arms &+= 1
+    unsafe pairs[queue].receive.queue.publish()
     var waiting = unsafe pairs[queue].receive.queue.requestInterrupt()
     let outstanding = unsafe pairs[queue].transmit.queue.outstanding
     let free = unsafe pairs[queue].transmit.free.count
     if free < options.transmitDescriptors / 4, outstanding > 0 {
       if unsafe pairs[queue].transmit.queue.requestInterrupt(after: max(1, outstanding / 2)) { waiting = true }
     }
-    // A queue that has faulted, or has stopped, has nothing to wait for.
-    return waiting && health == .running
+    return waiting
   }
 
   public func maskInterrupt(queue: Int) {

@@ -17,6 +17,9 @@ import VirtioTransport
   /// Where fresh buffers come from; nil while the queue is stopped.
   var pool: UnsafeMutablePointer<PoolState>?
   var mergeable = false
+  /// Buffers are shown to the device this many at a time, or when nothing is to be received: the
+  /// fence and the look at the device's wish cost as much as several packets.
+  static var publishAt: UInt16 { 32 }
   /// Bytes in a buffer.
   var bufferSize: UInt32 = 0
   /// Longest frame that is handed up, in bytes.
@@ -78,7 +81,11 @@ import VirtioTransport
     }
     batch.commit(got)
     counters.packets &+= UInt64(truncatingIfNeeded: got)
-    if free.count != 0 { refill() } else { queue.publish() }
+    if free.count != 0 {
+      refill()
+    } else if queue.next &- queue.published >= Self.publishAt {
+      queue.publish()
+    }
     return got
   }
 
@@ -249,10 +256,12 @@ import VirtioTransport
     return unsafe (record, length &- headerSize)
   }
 
-  /// When nothing was received: buffers may have become free since the pool ran out.
+  /// When nothing was received: buffers may have become free since the pool ran out, and a few may
+  /// not have been published.
   @inline(never)
   private mutating func refillIdle() -> Int {
-    if queue.fault == .none && free.count != 0 { refill() }
+    guard queue.fault == .none else { return 0 }
+    if free.count != 0 { refill() } else { queue.publish() }
     return 0
   }
 

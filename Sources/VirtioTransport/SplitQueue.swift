@@ -87,9 +87,6 @@ public import CRingway
     return Int(waiting)
   }
 
-  /// Whether anything waits, without judging it.
-  @inlinable @inline(__always) public var hasUsed: Bool { ring.loadUsedIndex() != taken }
-
   /// Shows the device everything up to `next`, and notifies it if it wants to be.
   #if RINGWAY_CHECKED
     @_noAllocation @_noLocks

@@ -148,6 +148,27 @@ import Wire
     #expect(bench.statistic("tx_kicks") == 10)
   }
 
+  @Test func `buffers go back to the device in numbers, whatever the batch`() throws {
+    let bench = try Bench()
+    try bench.start()
+    for i in 0..<40 { bench.model.inject(frame(i)) }
+    bench.model.step()
+    var batch = PacketBatch(capacity: 512)
+    for _ in 0..<40 { #expect(bench.driver.receive(queue: 0, into: &batch, max: 1) == 1) }
+    // 32 of the 40 have gone back: 248 of 256 buffers are the device's.
+    for i in 40..<296 { bench.model.inject(frame(i)) }
+    bench.model.step()
+    #expect(bench.model.waiting() == 8)
+    while bench.driver.receive(queue: 0, into: &batch, max: 64) > 0 { bench.model.step() }
+    #expect(batch.count == 296)
+    batch.removeAll()
+    // Nothing came in any more, so all the rest went back too.
+    for i in 0..<256 { bench.model.inject(frame(i)) }
+    bench.model.step()
+    #expect(bench.model.waiting() == 0)
+    #expect(bench.receive() == (0..<256).map { frame($0) })
+  }
+
   @Test func `received frames are sent on one descriptor, others with a header of their own`() throws {
     var options = PortOptions()
     options.transmitDescriptors = 64
