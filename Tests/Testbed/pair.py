@@ -1,8 +1,8 @@
 """pktgen with both cards in one process, in every mode and with frames over several buffers; refusals."""
 
-from pktgen import CABLE
 from testbed.program import FAILURE, USAGE, complaint, last_object, pktgen_rx
 from testbed.scenario import expect, scenario
+from testbed.topology import CABLE
 
 WAYS = (("e1000e", "virtio"), ("virtio", "e1000e"))
 

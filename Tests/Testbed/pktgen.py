@@ -3,13 +3,7 @@
 from testbed import pcap
 from testbed.program import last_object, pktgen_rx, pktgen_tx
 from testbed.scenario import expect, scenario
-from testbed.topology import VIRTIO_BEHIND_IOMMU, NIC, Topology
-
-# One cable between our two cards, nothing else on it.
-CABLE = Topology((
-    NIC("e1000e", "e1000e", 0, "vfio", "52:54:00:18:01:01"),
-    NIC("virtio", "virtio-net-pci", 0, "vfio", "52:54:00:18:01:02", options=VIRTIO_BEHIND_IOMMU),
-))
+from testbed.topology import CABLE
 
 
 def send_and_account(t, sender, receiver, count, size, rate, lossless):

@@ -105,3 +105,9 @@ class Topology:
 
 
 DEFAULT = Topology()
+
+# One cable between our two cards, nothing else on it.
+CABLE = Topology((
+    NIC("e1000e", "e1000e", 0, "vfio", "52:54:00:18:01:01"),
+    NIC("virtio", "virtio-net-pci", 0, "vfio", "52:54:00:18:01:02", options=VIRTIO_BEHIND_IOMMU),
+))
