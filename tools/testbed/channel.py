@@ -1,6 +1,5 @@
 """The host's end of the agent's protocol (tools/testbed/guest/agent)."""
 
-import socket
 import time
 
 
@@ -9,9 +8,8 @@ class ChannelError(Exception):
 
 
 class Channel:
-    def __init__(self, path):
-        self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.connect(path)
+    def __init__(self, connection):
+        self.socket = connection
         self.buffer = b""
 
     def _fill(self, deadline):

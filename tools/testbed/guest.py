@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from . import accel
 from .channel import Channel, ChannelError
 from .machine import PATIENCE, Machine, MachineError, build_image, command_line, in_namespace
-from .qmp import QMP
+from .qmp import QMP, QMPError
 from .topology import DEFAULT
 
-GuestError = (ChannelError, MachineError)
+GuestError = (ChannelError, MachineError, QMPError)
 # Debian's busybox shell prefers its own applets to what PATH offers; its `ip` knows no namespaces.
 PRELUDE = 'ip() { /usr/bin/ip "$@"; }\n'
 
@@ -102,15 +102,20 @@ class Guest:
             if topology.host_script:
                 command = in_namespace(topology.host_script, command)
             self.machine = Machine(command, self.directory)
-            self.channel = Channel(self.machine.wait_for_socket("agent"))
-            self.qmp = QMP(self.machine.wait_for_socket("qmp"))
+            self.channel = Channel(self.machine.connect("agent"))
+            self.qmp = QMP(self.machine.connect("qmp"))
             self.channel.wait_ready(boot_timeout * PATIENCE)
             os.unlink(initramfs)  # QEMU has read it; a killed runner leaves only logs behind
             self.boot_seconds = time.monotonic() - self.machine.started
             self._resolve()
-        except BaseException:
+        except BaseException as error:
+            # A QEMU that ends at once is best explained by its own words.
+            early = isinstance(error, (OSError, QMPError)) and self.machine and self.machine.wait(2)
+            complaint = self.machine.complaint() if early else ""
             self.keep_logs = keep_logs or boot_logs
             self.close()
+            if early:
+                raise MachineError(f"QEMU did not start: {complaint}") from None
             raise
 
     def _resolve(self):

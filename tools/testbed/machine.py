@@ -4,6 +4,7 @@ import ctypes
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import time
 
@@ -97,14 +98,21 @@ class Machine:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                                             preexec_fn=die_with_parent, pass_fds=pass_fds)
 
-    def wait_for_socket(self, name, timeout=20):
+    def connect(self, name, timeout=20):
+        """A connection to one of QEMU's sockets. Its file is there a moment before QEMU listens, so
+        a refusal is a matter of time, as a missing file is."""
         path = os.path.join(self.directory, name)
         deadline = time.monotonic() + timeout * PATIENCE
-        while not os.path.exists(path):
-            if self.process.poll() is not None or time.monotonic() > deadline:
+        while True:
+            end = socket.socket(socket.AF_UNIX)
+            try:
+                end.connect(path)
+                return end
+            except (FileNotFoundError, ConnectionRefusedError):
+                end.close()
+            if not self.is_running() or time.monotonic() > deadline:
                 raise MachineError("QEMU did not start: " + self.complaint())
             time.sleep(0.01)
-        return path
 
     def complaint(self):
         with open(os.path.join(self.directory, "qemu.log"), errors="replace") as log:

@@ -1,7 +1,6 @@
 """QEMU's machine protocol: one command at a time over a Unix socket, events kept aside."""
 
 import json
-import socket
 import time
 
 
@@ -10,12 +9,10 @@ class QMPError(Exception):
 
 
 class QMP:
-    def __init__(self, path, timeout=20):
+    def __init__(self, connection, timeout=20):
         self.events = []
         self.buffer = b""
-        self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.settimeout(timeout)
-        self.socket.connect(path)
+        self.socket = connection
         self._message(time.monotonic() + timeout)  # the greeting
         self.command("qmp_capabilities")
 
