@@ -8,7 +8,7 @@ from testbed.topology import CABLE
 
 def send_and_account(t, sender, receiver, count, size, rate, lossless):
     before = len(pcap.frames(pcap.hub(t, 0)))
-    rx = pktgen_rx(t, receiver, count, seconds=40)
+    rx = pktgen_rx(t, receiver, count, seconds=40 if lossless else 25)
     sent = pktgen_tx(t, sender, count, size, rate)
     status = rx.wait(60)
     expect(status == 0, f"the receiver ended with {status}:\n{rx.output()}")
