@@ -42,6 +42,54 @@ import Wire
     try bench.start()
   }
 
+  @Test func `a reset that does not end is waited for a second, and the card is silenced`() throws {
+    let bench = try Bench()
+    try bench.start()
+    bench.model.ignoresReset = true
+    let before = bench.clock.now()
+    bench.driver.stop()
+    #expect(bench.clock.now() - before < 2_000_000_000)
+    #expect(!bench.model.busMaster)
+    #expect(bench.pool.available == Bench.buffers)
+    #expect(throws: DriverError.self) { try bench.start() }
+    #expect(bench.driver.health == .stopped)
+    #expect(bench.pool.available == Bench.buffers)
+    bench.model.ignoresReset = false
+    try bench.start()
+    bench.send([frame(1)])
+    #expect(bench.model.takeSent() == [frame(1)])
+  }
+
+  @Test func `a device that goes back on its features, or on its commands, does not start`() throws {
+    let bench = try Bench()
+    bench.model.refusesFeatures = true
+    #expect(throws: DriverError.self) { try bench.start() }
+    bench.model.refusesFeatures = false
+    bench.model.refusesCommands = true
+    #expect(throws: DriverError.self) { try bench.start() }
+    #expect(bench.driver.health == .stopped)
+    #expect(!bench.model.busMaster)
+    #expect(bench.pool.available == Bench.buffers)
+    bench.model.refusesCommands = false
+    try bench.start()
+    #expect(bench.driver.health == .running)
+  }
+
+  @Test func `a recovery that fails ends in quarantine`() throws {
+    let bench = try Bench()
+    try bench.start()
+    bench.model.needReset()
+    bench.model.refusesFeatures = true
+    #expect(bench.driver.serviceControl() == [.lost, .link])
+    guard case .quarantined(let reason) = bench.driver.health else {
+      Issue.record("\(bench.driver.health)")
+      return
+    }
+    #expect(reason.contains("refused"))
+    #expect(!bench.model.busMaster)
+    #expect(bench.pool.available == Bench.buffers)
+  }
+
   @Test func `a device that needs a reset gets one, with everything as it was`() throws {
     let bench = try Bench()
     try bench.start()

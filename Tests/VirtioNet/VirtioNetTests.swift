@@ -1,5 +1,6 @@
 import DriverKit
 import Models
+import NetmapCore
 import Packet
 import Testing
 import Wire
@@ -58,6 +59,25 @@ import Wire
     let error = try #require(throws: DriverError.self) { _ = try Bench(options) }
     #expect(error.description.contains("VIRTIO_F_ACCESS_PLATFORM"))
     #expect(error.description.contains("iommu_platform=on"))
+  }
+
+  @Test func `too little descriptor memory is an error, and leaves nothing mapped`() throws {
+    let model = VirtioNetModel()
+    let clock = BenchClock()
+    clock.model = model
+    let allocator = try NetmapAllocator(
+      sizes: PoolSizes(
+        interfaces: 2, interfaceSize: 256, rings: 4, ringSize: 1024, buffers: 64, minimumBuffers: 16,
+        descriptorBytes: 12288),
+      backing: .normalPages, reachable: [model])
+    let error = try #require(throws: DriverError.self) {
+      _ = try VirtioNetDriver(model, allocator: allocator, options: PortOptions(), clock: clock)
+    }
+    guard case .allocator = error else {
+      Issue.record("\(error)")
+      return
+    }
+    #expect(model.mappedBytes == 0)
   }
 
   @Test func `the card is unmapped when the driver goes away`() throws {
