@@ -73,8 +73,9 @@ public struct Forwarder: ~Copyable, PortWork {
 
   /// - Parameters:
   ///   - batch: packets moved at a time.
-  ///   - patience: nanoseconds that a full ring may stand still before packets are dropped.
-  public init(_ a: Port, _ b: Port, batch: Int = 32, patience: UInt64 = 20_000_000) throws(RingwayError) {
+  ///   - patience: nanoseconds that a full ring may stand still before packets are dropped. The default
+  ///     outlasts a virtual card whose host is busy; a pause that long on a real one means that it is stuck.
+  public init(_ a: Port, _ b: Port, batch: Int = 32, patience: UInt64 = 250_000_000) throws(RingwayError) {
     guard a.memory === b.memory else {
       throw .option(name: "the second port's memory", value: "its own", allowed: "the memory of the first port")
     }
