@@ -27,6 +27,7 @@ let package = Package(
   products: [
     .library(name: "Ringway", targets: ["Ringway"]),
     .executable(name: "ringway", targets: ["ringway"]),
+    .executable(name: "ringway-model", targets: ["ringway-model"]),
   ],
   traits: [
     // libpci is GPL-licensed and has no static library in Debian: static builds leave it out
@@ -75,14 +76,35 @@ let package = Package(
         "CRingway", "Platform", "DeviceIO", "Wire", "PCI", "DMAMemory", "VirtioTransport", "NetmapCore", "Packet",
         "DriverKit",
       ], in: "Drivers"),
-    module("Models", ["CRingway", "Platform", "DeviceIO", "Wire", "PCI", "DMAMemory"], in: "Drivers"),
+    // Advanced descriptors: what the igb and ixgbe families share.
+    module(
+      "IntelRings",
+      ["CRingway", "Platform", "DeviceIO", "Wire", "PCI", "DMAMemory", "NetmapCore", "Packet", "DriverKit"],
+      in: "Drivers"),
+    module(
+      "Igb",
+      [
+        "CRingway", "Platform", "DeviceIO", "Wire", "PCI", "DMAMemory", "NetmapCore", "Packet", "DriverKit",
+        "IntelRings",
+      ], in: "Drivers"),
+    module(
+      "Ixgbe",
+      [
+        "CRingway", "Platform", "DeviceIO", "Wire", "PCI", "DMAMemory", "NetmapCore", "Packet", "DriverKit",
+        "IntelRings",
+      ], in: "Drivers"),
+    // The device's side.
+    module("ModelKit", ["CRingway", "Platform", "DeviceIO", "Wire", "PCI", "DMAMemory", system], in: "Drivers"),
+    module(
+      "Models", ["CRingway", "Platform", "DeviceIO", "Wire", "PCI", "DMAMemory", "ModelKit", system], in: "Drivers"),
+    module("ModelServer", ["CRingway", "Platform", "ModelKit", system], in: "Drivers"),
     module("Capture", ["CPcap", "CRingway", "Platform", "Packet", system]),
     // Floor 8
     module(
       "Ringway",
       [
         "CRingway", "Platform", "DeviceIO", "Wire", "PCI", "DMAMemory", "VFIO", "NetmapCore", "Packet", "DriverKit",
-        "E1000e", "VirtioNet", "Capture", system, .product(name: "Logging", package: "swift-log"),
+        "E1000e", "Igb", "Ixgbe", "VirtioNet", "Capture", system, .product(name: "Logging", package: "swift-log"),
       ]),
     // Floor 9
     .executableTarget(
@@ -91,11 +113,16 @@ let package = Package(
         "Ringway", "PCINames", "PCI", "VFIO", "DMAMemory", "NetmapCore", "Packet", "Capture", "Platform", "Wire",
         "DriverKit", arguments, system,
       ], path: "Sources/ringway", swiftSettings: settings),
+    .executableTarget(
+      name: "ringway-model",
+      dependencies: ["ModelKit", "Models", "ModelServer", "Platform", "Wire", arguments, system],
+      path: "Sources/ringway-model", swiftSettings: settings),
     // Counts instructions a packet (tools/callgrind-check).
     .executableTarget(
       name: "forward-count",
       dependencies: [
-        "CRingway", "DeviceIO", "PCI", "DMAMemory", "NetmapCore", "Packet", "DriverKit", "Models", "E1000e", "VirtioNet",
+        "CRingway", "DeviceIO", "PCI", "DMAMemory", "NetmapCore", "Packet", "DriverKit", "ModelKit", "Models", "E1000e",
+        "IntelRings", "Igb", "Ixgbe", "VirtioNet",
       ], path: "Tests/Callgrind", swiftSettings: settings),
     // Tests: a target for each module.
     tests("Platform", ["CRingway", system]),
@@ -108,13 +135,25 @@ let package = Package(
     .executableTarget(
       name: "vfio-probe", dependencies: ["VFIO", "PCI", "DMAMemory", "DeviceIO", "Platform", "CRingway"],
       path: "Tests/VFIOProbe", swiftSettings: settings),
-    tests("VirtioTransport", ["CRingway", "Platform", "Models", "DeviceIO", "PCI", "DMAMemory"]),
+    tests("VirtioTransport", ["CRingway", "Platform", "ModelKit", "Models", "DeviceIO", "PCI", "DMAMemory"]),
     tests("NetmapCore", ["CRingway", "DMAMemory", "DeviceIO", "Platform"]),
     tests("Packet", ["DMAMemory", "DeviceIO"]),
     tests("DriverKit", ["Packet", "NetmapCore", "DMAMemory", "DeviceIO", "PCI"]),
-    tests("E1000e", ["DriverKit", "Models", "Packet", "NetmapCore", "DMAMemory", "DeviceIO", "PCI", "Wire", "Platform"]),
-    tests("VirtioNet", ["VirtioTransport", "CRingway", "DriverKit", "Models", "Packet", "NetmapCore", "DMAMemory", "DeviceIO", "PCI", "Wire", "Platform"]),
-    tests("Models", ["DMAMemory", "DeviceIO", "PCI", "Wire", "Platform"]),
+    tests("E1000e", ["DriverKit", "ModelKit", "Models", "Packet", "NetmapCore", "DMAMemory", "DeviceIO", "PCI", "Wire", "Platform"]),
+    tests("VirtioNet", ["VirtioTransport", "CRingway", "DriverKit", "ModelKit", "Models", "Packet", "NetmapCore", "DMAMemory", "DeviceIO", "PCI", "Wire", "Platform"]),
+    tests(
+      "IntelRings", ["CRingway", "DriverKit", "Packet", "NetmapCore", "DMAMemory", "DeviceIO", "Wire", "Platform"]),
+    tests(
+      "Igb", ["CRingway", "IntelRings", "DriverKit", "Packet", "NetmapCore", "DMAMemory", "DeviceIO", "PCI", "Wire", "Platform"]),
+    tests(
+      "Ixgbe",
+      [
+        "CRingway", "IntelRings", "DriverKit", "ModelKit", "Models", "Packet", "NetmapCore", "DMAMemory", "DeviceIO",
+        "PCI", "Wire", "Platform",
+      ]),
+    tests("ModelKit", ["CRingway", "DMAMemory", "DeviceIO", "PCI", "Wire", "Platform", system]),
+    tests("Models", ["CRingway", "ModelKit", "DMAMemory", "DeviceIO", "PCI", "Wire", "Platform"]),
+    tests("ModelServer", ["CRingway", "ModelKit", "Models", "VFIO", "DMAMemory", "DeviceIO", "PCI", "Wire", "Platform", system]),
     tests("Capture", ["Packet", "DMAMemory", "Platform", system]),
     tests(
       "Ringway", ["Packet", "NetmapCore", "DriverKit", "PCI", "VFIO", "DMAMemory", "DeviceIO", "Wire", "Platform", system]),

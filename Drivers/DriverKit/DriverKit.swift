@@ -57,6 +57,8 @@ public struct PortOptions: Sendable, Equatable {
   public var stripVLAN = false
   /// Accept every frame on the wire from the start.
   public var promiscuous = true
+  /// Use pluggable modules that the card's maker has not approved (82599).
+  public var allowUnsupportedSFP = false
 
   public init() {}
 }
@@ -74,6 +76,10 @@ public struct DriverCapabilities: OptionSet, Sendable {
   public static let jumboFrames = DriverCapabilities(rawValue: 1 << 6)
   public static let multicastFilter = DriverCapabilities(rawValue: 1 << 7)
   public static let setMACAddress = DriverCapabilities(rawValue: 1 << 8)
+  /// Cuts TCP payload into segments (`Packet.setSegmentation`), over IPv4 and IPv6.
+  public static let transmitSegmentation = DriverCapabilities(rawValue: 1 << 9)
+  /// Spreads received flows over queues by their hash.
+  public static let receiveScaling = DriverCapabilities(rawValue: 1 << 10)
 }
 
 /// The link as the card reports it.

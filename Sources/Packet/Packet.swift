@@ -29,7 +29,8 @@
   public var offset: UInt16
   /// Bytes of the whole frame; valid in the first record of a chain.
   public var frameLength: UInt32
-  /// Receive-side scaling hash, valid with `.hashed`.
+  /// Receive: the receive-side scaling hash, valid with `.hashed`. Send, with `.segmentation`: bytes
+  /// of payload a segment in the low half, bytes of the TCP header above it.
   public var hash: UInt32
   /// VLAN tag control information, valid with `.vlan`.
   public var vlan: UInt16
@@ -69,6 +70,9 @@ public typealias RawPacket = UnsafeMutablePointer<PacketRecord>
   public static var udpChecksum: PacketFlags { PacketFlags(rawValue: 1 << 4) }
   /// Receive: the card found a wrong checksum and delivered the frame all the same.
   public static var badChecksum: PacketFlags { PacketFlags(rawValue: 1 << 5) }
+  /// Send: cut the TCP payload into segments, each with headers of its own (with `tcpChecksum`, and
+  /// `ipChecksum` over IPv4). `hash` then holds what `setSegmentation` put there.
+  public static var segmentation: PacketFlags { PacketFlags(rawValue: 1 << 6) }
 }
 
 /// Move-only owner of a frame. Dropping it gives its buffers back to their pool.
@@ -115,5 +119,15 @@ public typealias RawPacket = UnsafeMutablePointer<PacketRecord>
   /// Link and network header lengths in bytes (at most 127 and 511), for transmit offloads.
   @inlinable public func setHeaderLengths(link: Int, network: Int) {
     unsafe raw.pointee.headerLengths = UInt16(truncatingIfNeeded: (link & 0x7f) | (network & 0x1ff) << 7)
+  }
+
+  /// Asks the card to cut the frame's TCP payload into segments. The TCP checksum field holds the
+  /// pseudo header's sum without the length (what Linux and the BSDs hand to their cards).
+  /// - Parameters:
+  ///   - size: bytes of payload a segment (1 to 65535).
+  ///   - transport: bytes of the TCP header with its options (20 to 60).
+  public func setSegmentation(size: Int, transport: Int) {
+    unsafe raw.pointee.flags.formUnion([.segmentation, .tcpChecksum])
+    unsafe raw.pointee.hash = UInt32(truncatingIfNeeded: size & 0xffff) | UInt32(truncatingIfNeeded: transport & 0xff) << 16
   }
 }

@@ -62,6 +62,18 @@ static inline RW_HOT void rw_doorbell16(volatile void *_Nonnull p, uint16_t v)
     *(volatile uint16_t *)p = v;
 }
 
+/* Where a register goes that no plain store reaches: a message, or a device model in this process. */
+struct rw_trap {
+    /* offset and width in bytes */
+    void (*_Nonnull write)(void *_Nonnull context, int64_t offset, uint32_t width, uint32_t value);
+    void *_Nonnull context;
+    int64_t offset;
+};
+static inline RW_HOT void rw_trap_write(const struct rw_trap *_Nonnull t, uint32_t width, uint32_t v)
+{
+    t->write(t->context, t->offset, width, v);
+}
+
 /* Fields shared between processes or threads (C11 acquire/release). */
 static inline RW_HOT uint16_t rw_load_acquire16(const void *_Nonnull p) { return __atomic_load_n((const uint16_t *)p, __ATOMIC_ACQUIRE); }
 static inline RW_HOT uint32_t rw_load_acquire32(const void *_Nonnull p) { return __atomic_load_n((const uint32_t *)p, __ATOMIC_ACQUIRE); }
