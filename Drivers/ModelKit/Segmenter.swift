@@ -62,10 +62,11 @@ public final class Segmenter {
   ) -> Int {
     guard unsafe fits(frame, plan) else { return 0 }
     let data = frame.count - plan.headerLength
-    let segments = max(1, (data + plan.segmentSize - 1) / plan.segmentSize)
+    let largest = max(1, min(plan.segmentSize, data))
+    let segments = max(1, (data + largest - 1) / largest)
     for index in 0..<segments {
-      let offset = index * plan.segmentSize
-      let size = min(plan.segmentSize, data - offset)
+      let offset = index * largest
+      let size = min(largest, data - offset)
       output.removeAll()
       _ = unsafe output.append(frame.piece(0, plan.headerLength))
       _ = unsafe output.append(frame.piece(plan.headerLength + offset, size))
@@ -78,9 +79,9 @@ public final class Segmenter {
 
   private func fits(_ frame: UnsafeRawBufferPointer, _ plan: SegmentationPlan) -> Bool {
     let transportSize = plan.transport == .tcp ? 20 : 8
-    guard plan.segmentSize > 0, plan.networkOffset >= 14, plan.headerLength <= frame.count,
-      plan.transportOffset >= plan.networkOffset + 20, plan.headerLength >= plan.transportOffset + transportSize,
-      plan.headerLength + plan.segmentSize <= output.capacity - 4 || frame.count <= output.capacity - 4
+    guard plan.segmentSize > 0, plan.headerLength <= frame.count, plan.networkOffset >= 14,
+      plan.transportOffset <= plan.headerLength - transportSize, plan.networkOffset <= plan.transportOffset - 20,
+      plan.headerLength + min(plan.segmentSize, frame.count - plan.headerLength) <= output.capacity - 4
     else { return false }
     switch unsafe frame.byte(plan.networkOffset) >> 4 {
     case 4: return true
