@@ -14,10 +14,12 @@ internal import SystemPackage
   /// - Throws: when there is no memory or no descriptor left.
   public init(count: Int, name: String = "ringway-bar") throws(SystemError) {
     precondition(count >= 4096 && count & (count - 1) == 0, "a BAR is a power of two of at least a page")
-    let made = unsafe rw_memfd_create(name, RW_MFD_CLOEXEC)
+    let made = unsafe rw_memfd_create(name, RW_MFD_CLOEXEC | RW_MFD_ALLOW_SEALING)
     guard made >= 0 else { throw SystemError("memfd_create", name, Errno(rawValue: rw_errno())) }
     file = OwnedDescriptor(taking: made)
     guard ftruncate(made, off_t(count)) == 0 else { throw SystemError("ftruncate", name, Errno(rawValue: rw_errno())) }
+    // Whoever is given the descriptor must not cut the file short under this process.
+    _ = rw_fcntl(made, RW_F_ADD_SEALS, RW_F_SEAL_SIZE)
     let mapped = unsafe mmap(nil, count, PROT_READ | PROT_WRITE, MAP_SHARED, made, 0)
     guard let mapped = unsafe mapped, UInt(bitPattern: mapped) != .max else {
       throw SystemError("mmap", name, Errno(rawValue: rw_errno()))

@@ -2,3 +2,4 @@
 #include "CRingway.h"
 
 struct rw_fault_table rw_faults;
+struct rw_guard_table rw_guards;

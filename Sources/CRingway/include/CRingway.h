@@ -6,6 +6,7 @@
 #ifndef RINGWAY_CRINGWAY_H
 #define RINGWAY_CRINGWAY_H
 #include "rw_fault.h"
+#include "rw_guard.h"
 #include "rw_io.h"
 #include "rw_kernel.h"
 #endif

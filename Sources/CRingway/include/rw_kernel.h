@@ -15,6 +15,7 @@
 #include <linux/virtio_net.h>
 #include <linux/virtio_pci.h>
 #include <linux/virtio_ring.h>
+#include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -28,6 +29,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/timerfd.h>
@@ -58,6 +60,14 @@ static inline int rw_pin_thread(unsigned cpu)
     return (int)syscall(SYS_sched_setaffinity, 0, sizeof(mask), mask);
 }
 
+/* accept4(2), which glibc declares for GNU sources only. */
+static inline int rw_accept(int fd, int flags) { return (int)syscall(SYS_accept4, fd, 0, 0, flags); }
+/* poll(2) with a limit in nanoseconds. glibc's ppoll is for GNU sources only. */
+static inline int rw_poll(struct pollfd *_Nonnull list, unsigned long count, uint64_t nanoseconds)
+{
+    struct timespec limit = {(time_t)(nanoseconds / 1000000000u), (long)(nanoseconds % 1000000000u)};
+    return (int)syscall(SYS_ppoll, list, count, &limit, 0, 0);
+}
 static inline int rw_name_thread(const char *_Nonnull name) { return prctl(PR_SET_NAME, name); }
 /* RLIMIT_MEMLOCK in bytes; all ones when there is no limit. */
 static inline uint64_t rw_memory_lock_limit(void)
@@ -89,6 +99,7 @@ static const unsigned RW_MFD_ALLOW_SEALING = MFD_ALLOW_SEALING;
 static const unsigned RW_MFD_HUGE_SHIFT = 26;
 static const int RW_F_ADD_SEALS = 1033; /* F_ADD_SEALS, linux/fcntl.h */
 static const int RW_F_GET_SEALS = 1034; /* F_GET_SEALS */
+static const int RW_F_SEAL_SIZE = 0x0007; /* SEAL, SHRINK, GROW */
 static const int RW_F_SEAL_ALL = 0x000f; /* SEAL, SHRINK, GROW, WRITE */
 
 /* VFIO requests (Documentation/driver-api/vfio.rst and linux/vfio.h). */
