@@ -68,6 +68,8 @@ public enum DMAError: Error, Equatable, CustomStringConvertible {
   case notMapped(iova: IOVA)
   /// The IOMMU's smallest page, in bytes, does not divide the region's address or size.
   case pageSize(wanted: Int, have: Int)
+  /// Memory without a file cannot be handed to the process that has to reach it.
+  case notShareable(count: Int)
   /// The card is gone.
   case gone
 
@@ -89,6 +91,8 @@ public enum DMAError: Error, Equatable, CustomStringConvertible {
       "the region at bus address 0x\(String(iova.rawValue, radix: 16)) is not mapped for this card"
     case .pageSize(let wanted, let have):
       "the IOMMU maps pages of at least \(wanted) bytes and the memory has pages of \(have) bytes. Use hugepages."
+    case .notShareable(let count):
+      "\(count) bytes of memory have no file descriptor, so a vfio-user server cannot map them. Use memory from hugepages or a memfd."
     case .gone:
       "the card is gone"
     }

@@ -28,7 +28,16 @@ final class OpenCard {
   private var isReleased = false
 
   /// Opens a card by its PCI address: it must be bound to vfio-pci and served by a driver of ours.
-  init(_ text: String) throws(RingwayError) {
+  /// "vfio-user:PATH" is the device of the vfio-user server that listens at a socket.
+  convenience init(_ text: String) throws(RingwayError) {
+    if text.hasPrefix(VFIOFunction.socketPrefix) {
+      try self.init(socket: String(text.dropFirst(VFIOFunction.socketPrefix.count)))
+    } else {
+      try self.init(slot: text)
+    }
+  }
+
+  private init(slot text: String) throws(RingwayError) {
     let address: PCIAddress
     let device: PCIDevice
     do { address = try PCIAddress(text) } catch { throw .address(error) }
@@ -43,6 +52,19 @@ final class OpenCard {
     claim = try CardClaim(address.description)
     node = device.numaNode
     do { function = try VFIOFunction.open(address.description) } catch { throw .vfio(error) }
+  }
+
+  private init(socket path: String) throws(RingwayError) {
+    claim = try CardClaim(VFIOFunction.socketPrefix + path)
+    node = nil
+    let opened: VFIOFunction
+    do { opened = try VFIOFunction.open(socket: path) } catch { throw .vfio(error) }
+    let identity = opened.identity
+    guard DriverTable.driver(for: identity) != nil else {
+      opened.close()
+      throw .unsupported(card: opened.name, vendor: identity.vendor, device: identity.device)
+    }
+    function = opened
   }
 
   /// Takes a function that is held already.

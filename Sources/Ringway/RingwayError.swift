@@ -103,10 +103,10 @@ extension VFIOError {
   var category: RingwayError.Category {
     switch self {
     case .invalidAddress, .alreadyOpen: .usage
-    case .noSuchFunction, .gone: .deviceMissing
+    case .noSuchFunction, .gone, .noServer: .deviceMissing
     case .noPermission: .permission
     case .notBound, .noIOMMU, .noInterruptRemapping, .moduleMissing, .groupNotViable, .unsupported: .configuration
-    case .busy, .malformed: .other
+    case .busy, .malformed, .silent: .other
     case .system(_, _, let errno): RingwayError.Category(errno)
     }
   }
@@ -141,7 +141,7 @@ extension DMAError {
   var category: RingwayError.Category {
     switch self {
     case .map(let errno, _, _), .unmap(let errno, _, _): RingwayError.Category(Errno(rawValue: errno))
-    case .memoryLockLimit, .noAddressSpace, .outOfRange, .pageSize: .configuration
+    case .memoryLockLimit, .noAddressSpace, .outOfRange, .pageSize, .notShareable: .configuration
     case .alreadyMapped, .notMapped: .other
     case .gone: .deviceMissing
     }

@@ -2,10 +2,9 @@
 
 internal import CRingway
 internal import DeviceIO
-internal import Synchronization
 
 /// Registers reached by plain loads and stores where the BAR is mapped, and by a message (a
-/// pread, a vfio-user request) in between.
+/// pread, a vfio-user request) in between. Doorbells too: there is one for every register.
 @safe final class BARSpace: RegisterSpace {
   /// A mapped part.
   struct Part {
@@ -18,12 +17,18 @@ internal import Synchronization
   private let channel: any VFIOChannel
   /// Ascending and apart.
   private let parts: [Part]
+  /// Doorbells where nothing is mapped.
+  private let trapped: TrappedDoorbells
 
   init(_ region: VFIORegion, parts: [Part], channel: any VFIOChannel) {
     count = region.count
     self.region = region.index
     self.parts = parts
     self.channel = channel
+    let index = region.index
+    trapped = TrappedDoorbells { offset, width, value in
+      channel.write(value, region: index, offset: offset, width: width)
+    }
   }
 
   private func holds(_ offset: Int, _ width: Int) -> Bool {
@@ -81,7 +86,8 @@ internal import Synchronization
   }
 
   func doorbell(at offset: Int) -> Doorbell? {
-    guard holds(offset, 4), let at = unsafe address(offset, 4) else { return nil }
-    return unsafe Doorbell(unsafe: at)
+    guard holds(offset, 4) else { return nil }
+    if let at = unsafe address(offset, 4) { return unsafe Doorbell(unsafe: at) }
+    return trapped.doorbell(at: offset)
   }
 }

@@ -6,7 +6,7 @@ internal import Platform
 internal import SystemPackage
 
 /// Three eventfds, one for each kind of event, behind one epoll that is readable while any of
-/// them is.
+/// them is, or once the device's socket has ended.
 final class FunctionEvents: Sendable {
   private let requests: EventFD
   private let errors: EventFD
@@ -25,6 +25,7 @@ final class FunctionEvents: Sendable {
       errors = try EventFD()
       faults = try EventFD()
       epoll = try Epoll()
+      if channel.hangUpDescriptor >= 0 { try epoll.add(channel.hangUpDescriptor, for: .peerClosed, token: 0) }
       for descriptor in [requests.descriptor, errors.descriptor, faults.descriptor] { try epoll.add(descriptor, token: 0) }
     } catch {
       throw .system(operation: error.operation, subject: error.subject, errno: error.errno)
@@ -45,9 +46,9 @@ final class FunctionEvents: Sendable {
     self.kinds = kinds
   }
 
-  func take() -> PCIFunctionEvents {
+  func take(_ channel: any VFIOChannel) -> PCIFunctionEvents {
     var events: PCIFunctionEvents = []
-    if requests.drain() > 0 { events.insert(.removalRequested) }
+    if requests.drain() > 0 || channel.hasHungUp { events.insert(.removalRequested) }
     if errors.drain() > 0 { events.insert(.deviceError) }
     if faults.drain() > 0 { events.insert(.registerFault) }
     return events
@@ -61,7 +62,7 @@ final class FunctionEvents: Sendable {
 extension VFIOFunction {
   /// Readable while there is something to take: an epoll, to be watched but not read.
   public var eventDescriptor: Int32 { events.descriptor }
-  public func takeEvents() -> PCIFunctionEvents { events.take() }
+  public func takeEvents() -> PCIFunctionEvents { events.take(channel) }
 
   private static var msix: Int { Int(VFIO_PCI_MSIX_IRQ_INDEX) }
 

@@ -7,15 +7,21 @@
 //          VFIOChannel   DMAContext
 //          the device    its IOMMU domain
 //                │          │
-//        KernelChannel   CardMappings
+//                │          │
+//     kernel VFIO:  KernelChannel   CardMappings
 //                │          │
 //                │      SharedGroup           /dev/vfio/GROUP and its VFIOContainer (type 1)
 //                └────┬─────┘
 //                VFIOSystem                    the system calls; tests put a false kernel here
 //
-// The structures of linux/vfio.h are also the messages of vfio-user, and an iommufd hands out the
-// same kind of device descriptor: both come in as further channels and contexts, and everything
-// above them stays.
+//     vfio-user:    UserChannel     UserMappings
+//                └────┬─────┘
+//               UserConnection                 requests, answers, deadlines
+//                UserSocket                    bytes and descriptors
+//
+// The structures of linux/vfio.h are also the messages of vfio-user (QEMU, docs/interop/vfio-user),
+// so what a device says of itself is parsed and checked once, wherever it comes from. An iommufd
+// hands out the same kind of device descriptor: it comes in as a further context.
 //
 // Invariants
 // - One container a group, and that is one a card wherever the hardware keeps cards apart: a region
@@ -26,3 +32,5 @@
 // - Registers that have been handed out stay readable for ever: once the card is gone or closed
 //   they answer all ones (FaultTable.swift).
 // - What the kernel (or a vfio-user server) answers is bounded and checked before it is believed.
+// - A server that dies, is silent for too long or breaks the protocol is a card that was pulled out:
+//   all ones, ENODEV, and `takeEvents` says that it wants to go.

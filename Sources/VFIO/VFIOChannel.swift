@@ -31,6 +31,16 @@ protocol VFIOChannel: AnyObject, Sendable {
 
   func reset() throws(Errno)
   func close()
+
+  /// Ends (EPOLLRDHUP) when the device goes away without another word; -1 when it cannot.
+  var hangUpDescriptor: Int32 { get }
+  /// Whether it has.
+  var hasHungUp: Bool { get }
+}
+
+extension VFIOChannel {
+  var hangUpDescriptor: Int32 { -1 }
+  var hasHungUp: Bool { false }
 }
 
 /// The IOMMU domain of one card.

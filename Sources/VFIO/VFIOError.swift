@@ -22,6 +22,10 @@ public enum VFIOError: Error, Equatable, Sendable, CustomStringConvertible {
   /// This process has it open.
   case alreadyOpen(address: String)
   case gone(address: String)
+  /// Nobody listens at a vfio-user socket.
+  case noServer(path: String, errno: Errno)
+  /// A vfio-user server that does not answer.
+  case silent(server: String, milliseconds: Int)
   /// A kernel whose VFIO lacks something that is needed.
   case unsupported(function: String, what: String)
   /// An answer that contradicts itself.
@@ -67,8 +71,12 @@ public enum VFIOError: Error, Equatable, Sendable, CustomStringConvertible {
       "\(address) is open in this program already. Name each card once; `ringway devices` lists them."
     case .gone(let address):
       "\(address) is gone: it was unplugged or has stopped answering. Check with `ringway devices`."
+    case .noServer(let path, let errno):
+      "no vfio-user server answers at \(path): \(errno). Start one, such as `ringway-model 82599 --socket \(path)`."
+    case .silent(let server, let milliseconds):
+      "\(server) did not answer within \(milliseconds) ms. It is stuck, or serves another client: a server has one at a time. Stop the other, or start the server anew."
     case .unsupported(let function, let what):
-      "\(function): \(what). A Linux kernel of version 4.19 or newer is needed; `ringway doctor` checks it."
+      "\(function): \(what). What is needed is a PCI card under a Linux kernel of version 4.19 or newer (`ringway doctor` checks it), or a vfio-user server of a PCI device."
     case .malformed(let function, let what):
       "\(function): VFIO gave an answer that makes no sense: \(what)"
     case .system(let operation, let subject, let errno):

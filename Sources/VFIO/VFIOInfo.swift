@@ -26,6 +26,8 @@ struct VFIODeviceInfo: Equatable {
 /// struct vfio_region_info: a BAR, or configuration space.
 struct VFIORegion: Equatable {
   static let size = 32
+  /// More than any BAR: physical addresses end before.
+  static let limit = 1 << 52
 
   var index: Int
   /// Bytes; 0 for a region that is not there.
@@ -44,7 +46,7 @@ struct VFIORegion: Equatable {
       let offset = bytes.field(UInt64.self, at: 24)
     else { throw VFIOMalformed("information on region \(index) of \(bytes.count) bytes, or on another") }
     let end = offset.addingReportingOverflow(size)
-    guard let count = Int(exactly: size), !end.overflow, end.partialValue <= UInt64(Int64.max) else {
+    guard let count = Int(exactly: size), count <= VFIORegion.limit, !end.overflow, end.partialValue <= UInt64(Int64.max) else {
       throw VFIOMalformed("region \(index) of \(size) bytes at file offset \(offset)")
     }
     self.index = index

@@ -8,7 +8,7 @@ struct Bridge: ParsableCommand {
   static let configuration = CommandConfiguration(
     abstract: "Forward every frame between two cards, both ways, unchanged.")
 
-  @Argument(help: "One card's PCI address.")
+  @Argument(help: "One card: its PCI address, or vfio-user:SOCKET.")
   var first: String
   @Argument(help: "The other card's.")
   var second: String

@@ -13,7 +13,7 @@ struct CaptureCommand: ParsableCommand {
     commandName: "capture", abstract: "Write received frames to a pcapng file, or print a line for each.",
     discussion: "FILTER is an expression as in pcap-filter(7): ringway capture 0000:03:00.0 -w a.pcapng udp port 53")
 
-  @Argument(help: "The card's PCI address.")
+  @Argument(help: "The card's PCI address, or vfio-user:SOCKET.")
   var address: String
   @Argument(help: "Only frames that match: a libpcap expression.")
   var filter: [String] = []

@@ -40,18 +40,23 @@ import Testing
     space.write8(0x7F, at: 10)
     #expect(kernel.peek32(at: (2 << 20) + 4) == 0x0102_0304 && kernel.peek32(at: (2 << 20) + 8) == 0x007F_BEEF)
     #expect(space.read32(at: 4) == 0x0102_0304 && space.read16(at: 8) == 0xBEEF && space.read8(at: 10) == 0x7F)
-    #expect(space.doorbell(at: 4) == nil)
+    space.doorbell(at: 4)?.ring(11)
+    space.doorbell(at: 8)?.ring16(12)
+    #expect(space.read32(at: 4) == 11 && space.read16(at: 8) == 12)
+    #expect(space.doorbell(at: 32) == nil && space.doorbell(at: -4) == nil && space.doorbell(at: 2) == nil)
     #expect(space.read32(at: 32) == .max && space.read32(at: 30) == .max && space.read32(at: -4) == .max)
   }
 
   @Test func aBARWithAHoleIsReachedBothWays() throws {
     let space = try function.registers(bar: 3)
     #expect(space.count == 0x4000)
-    for (offset, direct) in [(0, true), (0xFFC, true), (0x1000, false), (0x1FFC, false), (0x2000, true), (0x3FFC, true)] {
+    for offset in [0, 0xFFC, 0x1000, 0x1FFC, 0x2000, 0x3FFC] {
       space.write32(UInt32(offset) + 1, at: offset)
       #expect(kernel.peek32(at: (3 << 20) + offset) == UInt32(offset) + 1)
       #expect(space.read32(at: offset) == UInt32(offset) + 1)
-      #expect((space.doorbell(at: offset) != nil) == direct)
+      let tail = try #require(space.doorbell(at: offset))
+      tail.ring(UInt32(offset) + 2)
+      #expect(kernel.peek32(at: (3 << 20) + offset) == UInt32(offset) + 2)
     }
     #expect(space.read32(at: 0x4000) == .max)
   }
