@@ -58,10 +58,13 @@ def command_line(topology, kernel, initramfs, directory, accelerator):
         words.append(topology.kernel_arguments)
     acceleration = ["-accel", "kvm", "-cpu", "host"] if accelerator == "kvm" else \
                    ["-accel", "tcg,thread=multi", "-cpu", "max,vendor=GenuineIntel"]
+    # A device in another process reaches the guest's memory through a file that both map.
+    memory = ["-object", f"memory-backend-memfd,id=ram,size={topology.memory_mib}M,share=on",
+              "-machine", "memory-backend=ram"] if topology.has_sockets else []
     return [
-        find_qemu(), "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
+        *(topology.qemu or [find_qemu()]), "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
         "-machine", "q35,kernel-irqchip=split", *acceleration,
-        "-smp", str(topology.processors), "-m", f"{topology.memory_mib}M",
+        "-smp", str(topology.processors), "-m", f"{topology.memory_mib}M", *memory,
         "-device", "intel-iommu,intremap=on,caching-mode=on",
         "-kernel", kernel, "-initrd", initramfs, "-append", " ".join(words),
         "-chardev", f"file,id=console,path={directory}/serial.log", "-serial", "chardev:console",

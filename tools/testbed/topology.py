@@ -1,5 +1,6 @@
 """What a guest is wired like: a list of NICs, each on a hub and owned by vfio or by a namespace."""
 
+import json
 from dataclasses import dataclass, field
 
 # Root ports sit in slots 0x10 and up of bus 0, a NIC alone behind each, so that every NIC has
@@ -22,6 +23,8 @@ class NIC:
     backend    replaces the hub by a netdev of your own, e.g. "tap,ifname=tap0,script=no,downscript=no"
     beside     the id of an earlier NIC: this one is function 1 of the same device, so both share an
                IOMMU group
+    socket     the card is a device model at this vfio-user socket (`ringway-model`); `model` then only
+               says what it is, and what its cable leads to is the model's business
     """
 
     id: str
@@ -33,6 +36,7 @@ class NIC:
     options: dict = field(default_factory=dict)
     backend: str | None = None
     beside: str | None = None
+    socket: str | None = None
 
     @property
     def is_vfio(self):
@@ -62,6 +66,12 @@ class Topology:
     kernel_arguments: str = ""
     # Shell commands run before QEMU in a user and network namespace of their own: taps, bridges.
     host_script: str = ""
+    # Another QEMU than the host's: the words that start it.
+    qemu: tuple = ()
+
+    @property
+    def has_sockets(self):
+        return any(nic.socket for nic in self.nics)
 
     def slot(self, nic):
         """The root port's slot on bus 0."""
@@ -81,7 +91,9 @@ class Topology:
         arguments, captured = [], set()
         for index, nic in enumerate(self.nics):
             netdev, port = f"net-{nic.id}", f"port-{nic.id}"
-            if nic.backend:
+            if nic.socket:
+                pass
+            elif nic.backend:
                 arguments += ["-netdev", nic.backend + f",id={netdev}"]
             elif nic.hub is None:
                 arguments += ["-netdev", f"hubport,id={netdev},hubid={1000 + index}"]
@@ -98,6 +110,10 @@ class Topology:
             place = {"bus": port, "addr": f"0.{self.function(nic)}"}
             if any(other.beside == nic.id for other in self.nics):
                 place["multifunction"] = "on"
+            if nic.socket:
+                device = {"driver": "vfio-user-pci", "id": nic.id, **place, "socket": {"type": "unix", "path": nic.socket}}
+                arguments += ["-device", json.dumps(device)]
+                continue
             properties = {"id": nic.id, "mac": nic.mac, "netdev": netdev, **place, **nic.options}
             arguments += [
                 "-device", nic.model + "".join(f",{key}={value}" for key, value in properties.items()),
