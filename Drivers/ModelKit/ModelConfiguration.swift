@@ -11,6 +11,11 @@ public final class ModelConfiguration {
   private var lastCapability = 0
   /// Called after a write that started a function-level reset (device control, bit 15).
   public var onFunctionReset: () -> Void = {}
+  /// Bytes behind which registers lie (virtio's access capability).
+  public var window: Range<Int> = 0..<0
+  /// Called before the window is read one access at a time, and after it was written.
+  public var onWindowRead: () -> Void = {}
+  public var onWindowWrite: () -> Void = {}
   private var expressCapability = 0
 
   /// - Parameter classCode: 24 bits; 0x020000 is an Ethernet controller.
@@ -132,6 +137,7 @@ public final class ModelConfiguration {
   /// 1, 2 or 4 bytes; all ones outside.
   public func read(_ offset: Int, _ width: Int) -> UInt32 {
     guard offset >= 0, offset + width <= bytes.count else { return .max }
+    if window.overlaps(offset..<offset + width) { onWindowRead() }
     return (0..<width).reduce(0) { $0 | UInt32(bytes[offset + $1]) << UInt32(8 * $1) }
   }
 
@@ -141,6 +147,7 @@ public final class ModelConfiguration {
       let byte = UInt8(truncatingIfNeeded: value >> UInt32(8 * i)), mask = writable[offset + i]
       bytes[offset + i] = bytes[offset + i] & ~mask | byte & mask
     }
+    if window.overlaps(offset..<offset + width) { onWindowWrite() }
     let control = expressCapability + 9
     guard expressCapability > 0, offset <= control, control < offset + width, bytes[control] & 0x80 != 0 else { return }
     bytes[control] &= 0x7f
