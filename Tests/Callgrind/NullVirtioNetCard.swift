@@ -5,13 +5,15 @@ import CRingway
 import DMAMemory
 import DeviceIO
 import DriverKit
+import ModelKit
 import Models
 import NetmapCore
 import PCI
 
 @safe final class NullVirtioNetCard: NullCard {
   private let model: VirtioNetModel
-  var function: CardFunction { model }
+  private let card: InProcessCard
+  var function: CardFunction { card }
   private var receive: VirtioModelPlace?
   private var transmit: VirtioModelPlace?
   private var receiveTaken: UInt16 = 0
@@ -26,6 +28,8 @@ import PCI
     // Commands would have to be answered while the driver waits.
     options.features &= ~VirtioModelFeature.controlQueue
     model = VirtioNetModel(options)
+    // Notifications are stores that nobody looks at, as on hardware.
+    card = InProcessCard(model, mode: .shared)
   }
 
   func attach(_ allocator: NetmapAllocator) {

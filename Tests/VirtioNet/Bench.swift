@@ -1,6 +1,7 @@
 import DMAMemory
 import DeviceIO
 import DriverKit
+import ModelKit
 import Models
 import NetmapCore
 import PCI
@@ -14,17 +15,19 @@ import Wire
 /// Time that passes only by sleeping, and a device that acts while the driver sleeps.
 final class BenchClock: TimeSource, @unchecked Sendable {
   var time: UInt64 = 1_000_000_000
-  weak var model: VirtioNetModel?
+  weak var card: InProcessCard?
   func now() -> UInt64 { time }
   func sleep(nanoseconds: UInt64) {
     time += nanoseconds
-    model?.step()
+    card?.step()
   }
 }
 
 /// A driver in front of a model, with a pool.
 @safe final class Bench {
   let model: VirtioNetModel
+  let card: InProcessCard
+  let wire = TestWire()
   let clock = BenchClock()
   let allocator: NetmapAllocator
   let driver: VirtioNetDriver
@@ -36,15 +39,24 @@ final class BenchClock: TimeSource, @unchecked Sendable {
     bufferSize: Int = 2048
   ) throws {
     model = VirtioNetModel(modelOptions)
-    clock.model = model
+    model.wire = wire
+    card = InProcessCard(model)
+    clock.card = card
     allocator = try NetmapAllocator(
       sizes: PoolSizes(
         interfaces: 2, interfaceSize: 256, rings: 4, ringSize: 1024, buffers: Bench.buffers + 2, bufferSize: bufferSize,
         minimumBuffers: 16, descriptorBytes: 1 << 20),
-      backing: .normalPages, reachable: [model])
-    driver = try VirtioNetDriver(model, allocator: allocator, options: options, clock: clock)
+      backing: .normalPages, reachable: [card])
+    driver = try VirtioNetDriver(card, allocator: allocator, options: options, clock: clock)
     pool = try PacketPool.lent(by: allocator, count: Bench.buffers)
   }
+
+  func step() { card.step() }
+  /// Lets a frame arrive from the wire.
+  func inject(_ frame: [UInt8]) { wire.send(frame) }
+  /// Frames that left the device since the last call.
+  func takeSent() -> [[UInt8]] { wire.takeSent().map(\.bytes) }
+  var complaints: [String] { model.bus.complaints }
 
   func start() throws { try driver.start(pools: [pool]) }
 
@@ -61,10 +73,14 @@ final class BenchClock: TimeSource, @unchecked Sendable {
         _ = batch.append(packet)
       }
       if driver.send(queue: queue, &batch) == 0 && driver.health != .running { return }
-      model.step()
+      step()
       driver.reclaim(queue: queue)
     }
   }
+
+  /// Another station for each queue: the device delivers what it sends where a frame of the same two
+  /// stations was sent last.
+  static func station(_ queue: Int) -> MACAddress { MACAddress(2, 0, 0, 0, 7, UInt8(queue)) }
 
   /// Puts frames into a batch, from the bench's pool or another one.
   func fill(_ batch: inout PacketBatch, _ frames: [[UInt8]], from other: PacketPool? = nil) {
@@ -83,7 +99,7 @@ final class BenchClock: TimeSource, @unchecked Sendable {
     var frames: [[UInt8]] = []
     var batch = PacketBatch(capacity: 32)
     while true {
-      model.step()
+      step()
       guard driver.receive(queue: queue, into: &batch, max: max) > 0 else { return frames }
       batch.forEach { frames.append($0.bytes()) }
       batch.removeAll()
@@ -98,8 +114,11 @@ final class BenchClock: TimeSource, @unchecked Sendable {
 }
 
 /// A frame to the model's own address, with a number in it.
-func frame(_ number: Int, count: Int = 60, to: MACAddress = MACAddress(0x52, 0x54, 0x00, 0x12, 0x34, 0x56)) -> [UInt8] {
-  var bytes = Ethernet.header(to: to, from: MACAddress(2, 0, 0, 0, 0, 1), type: 0x88b5)
+func frame(
+  _ number: Int, count: Int = 60, to: MACAddress = MACAddress(0x52, 0x54, 0x00, 0x12, 0x34, 0x56),
+  from: MACAddress = MACAddress(2, 0, 0, 0, 0, 1)
+) -> [UInt8] {
+  var bytes = Ethernet.header(to: to, from: from, type: 0x88b5)
   for i in 0..<8 { bytes.append(UInt8(truncatingIfNeeded: number >> (8 * i))) }
   while bytes.count < count { bytes.append(UInt8(truncatingIfNeeded: bytes.count &* 31 &+ number)) }
   return bytes

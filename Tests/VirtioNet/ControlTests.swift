@@ -1,5 +1,6 @@
 import CRingway
 import DriverKit
+import ModelKit
 import Models
 import Packet
 import Testing
@@ -20,9 +21,9 @@ import Wire
     let narrow = try Bench(VirtioNetModelOptions(), options)
     try narrow.start()
     #expect(!narrow.model.acceptsAll)
-    narrow.model.inject(frame(1, to: station))
-    narrow.model.inject(frame(2))
-    narrow.model.inject(frame(3, to: .broadcast))
+    narrow.inject(frame(1, to: station))
+    narrow.inject(frame(2))
+    narrow.inject(frame(3, to: .broadcast))
     #expect(narrow.receive() == [frame(2), frame(3, to: .broadcast)])
   }
 
@@ -36,16 +37,16 @@ import Wire
     #expect(!bench.model.acceptsAll)
     #expect(bench.model.filterAddresses == [station, group])
     let other = MACAddress(0x01, 0x00, 0x5e, 9, 9, 9)
-    for (i, target) in [station, group, other].enumerated() { bench.model.inject(frame(i, to: target)) }
+    for (i, target) in [station, group, other].enumerated() { bench.inject(frame(i, to: target)) }
     #expect(bench.receive() == [frame(0, to: station), frame(1, to: group)])
     filter.allMulticast = true
     filter.unicast = []
     filter.multicast = []
     try bench.driver.setReceiveFilter(filter)
     #expect(bench.model.filterAddresses.isEmpty)
-    bench.model.inject(frame(3, to: other))
+    bench.inject(frame(3, to: other))
     #expect(bench.receive() == [frame(3, to: other)])
-    #expect(bench.model.complaints.isEmpty)
+    #expect(bench.complaints.isEmpty)
   }
 
   @Test func `a table that does not fit opens the filter`() throws {
@@ -72,22 +73,22 @@ import Wire
     options.promiscuous = false
     let bench = try Bench(VirtioNetModelOptions(), options)
     try bench.start()
-    bench.model.inject(tagged(5))
+    bench.inject(tagged(5))
     #expect(bench.receive() == [tagged(5)])
     var filter = ReceiveFilter()
     filter.vlans = [7, 4094]
     try bench.driver.setReceiveFilter(filter)
     #expect(bench.model.filterVLANs == [7, 4094])
-    for vlan in [5, 7, 4094] as [UInt16] { bench.model.inject(tagged(vlan)) }
+    for vlan in [5, 7, 4094] as [UInt16] { bench.inject(tagged(vlan)) }
     #expect(bench.receive() == [tagged(7), tagged(4094)])
     filter.vlans = [8]
     try bench.driver.setReceiveFilter(filter)
     #expect(bench.model.filterVLANs == [8])
     filter.vlans = nil
     try bench.driver.setReceiveFilter(filter)
-    bench.model.inject(tagged(5))
+    bench.inject(tagged(5))
     #expect(bench.receive() == [tagged(5)])
-    #expect(bench.model.complaints.isEmpty)
+    #expect(bench.complaints.isEmpty)
     for bad in [0, 4095] as [UInt16] {
       filter.vlans = [bad]
       #expect(throws: DriverError.self) { try bench.driver.setReceiveFilter(filter) }
@@ -154,7 +155,7 @@ import Wire
     try bench.start()
     try bench.driver.setReceiveFilter(ReceiveFilter())
     #expect(!bench.driver.capabilities.contains(.multicastFilter))
-    bench.model.inject(frame(1, to: station))
+    bench.inject(frame(1, to: station))
     #expect(bench.receive() == [frame(1, to: station)])
     #expect(bench.model.commands.isEmpty)
   }
@@ -187,19 +188,19 @@ import Wire
     let descriptor = bench.driver.eventDescriptor(queue: 0)
     #expect(descriptor != bench.driver.controlDescriptor)
     // Masked at start: polling costs no interrupts.
-    bench.model.inject(frame(0))
+    bench.inject(frame(0))
     #expect(bench.receive().count == 1)
     #expect(!isSignalled(descriptor))
     #expect(!bench.driver.armInterrupt(queue: 0))
-    bench.model.inject(frame(1))
-    bench.model.step()
+    bench.inject(frame(1))
+    bench.step()
     #expect(isSignalled(descriptor))
     // A frame that is there already is seen when arming.
     #expect(bench.driver.armInterrupt(queue: 0))
     #expect(bench.receive() == [frame(1)])
     bench.driver.maskInterrupt(queue: 0)
-    bench.model.inject(frame(2))
-    bench.model.step()
+    bench.inject(frame(2))
+    bench.step()
     #expect(!isSignalled(descriptor))
     #expect(bench.receive() == [frame(2)])
   }
@@ -211,11 +212,11 @@ import Wire
     var batch = PacketBatch(capacity: 128)
     bench.fill(&batch, (0..<128).map { frame($0) })
     #expect(bench.driver.send(queue: 0, &batch) == 128)
-    bench.model.step()
+    bench.step()
     #expect(!bench.driver.armInterrupt(queue: 0))
     bench.model.stopsTransmitting = false
     _ = bench.driver.tick()
-    bench.model.step()
+    bench.step()
     #expect(isSignalled(bench.driver.eventDescriptor(queue: 0)))
   }
 
@@ -230,12 +231,13 @@ import Wire
     try bench.start()
     #expect(bench.driver.controlDescriptor >= 0)
     for queue in 0..<3 {
+      bench.send([frame(queue, from: Bench.station(queue))], queue: queue)
       #expect(!bench.driver.armInterrupt(queue: queue))
-      bench.model.inject(frame(queue), queue: queue)
-      bench.model.step()
+      bench.inject(frame(queue, from: Bench.station(queue)))
+      bench.step()
       #expect(isSignalled(bench.driver.eventDescriptor(queue: queue)) == (vectors > 0))
     }
-    #expect(bench.model.complaints.isEmpty)
+    #expect(bench.complaints.isEmpty)
   }
 
   @Test func `a vector that cannot be connected is an error that names it`() throws {

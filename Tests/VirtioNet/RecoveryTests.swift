@@ -1,4 +1,5 @@
 import DriverKit
+import ModelKit
 import Models
 import Packet
 import Testing
@@ -11,25 +12,25 @@ import Wire
     let bench = try Bench()
     for round in 0..<20 {
       try bench.start()
-      bench.model.inject(frame(round))
+      bench.inject(frame(round))
       #expect(bench.receive() == [frame(round)])
       bench.send([frame(round)])
-      #expect(bench.model.takeSent() == [frame(round)])
+      #expect(bench.takeSent() == [frame(round)])
       bench.model.stopsTransmitting = true
-      bench.model.inject(frame(99))
+      bench.inject(frame(99))
       var batch = PacketBatch(capacity: 4)
       bench.fill(&batch, [frame(98)])
       _ = bench.driver.send(queue: 0, &batch)
-      bench.model.step()
+      bench.step()
       bench.driver.stop()
       bench.driver.stop()
       bench.model.stopsTransmitting = false
       #expect(bench.pool.available == Bench.buffers)
       #expect(bench.driver.receive(queue: 0, into: &batch, max: 4) == 0)
-      #expect(!bench.model.busMaster)
+      #expect(!bench.card.isBusMaster)
       #expect(bench.model.deviceStatus == 0)
     }
-    #expect(bench.model.complaints.isEmpty)
+    #expect(bench.complaints.isEmpty)
   }
 
   @Test func `a pool that is too small is refused before anything happens`() throws {
@@ -49,7 +50,7 @@ import Wire
     let before = bench.clock.now()
     bench.driver.stop()
     #expect(bench.clock.now() - before < 2_000_000_000)
-    #expect(!bench.model.busMaster)
+    #expect(!bench.card.isBusMaster)
     #expect(bench.pool.available == Bench.buffers)
     #expect(throws: DriverError.self) { try bench.start() }
     #expect(bench.driver.health == .stopped)
@@ -57,7 +58,7 @@ import Wire
     bench.model.ignoresReset = false
     try bench.start()
     bench.send([frame(1)])
-    #expect(bench.model.takeSent() == [frame(1)])
+    #expect(bench.takeSent() == [frame(1)])
   }
 
   @Test func `a device that goes back on its features, or on its commands, does not start`() throws {
@@ -68,7 +69,7 @@ import Wire
     bench.model.refusesCommands = true
     #expect(throws: DriverError.self) { try bench.start() }
     #expect(bench.driver.health == .stopped)
-    #expect(!bench.model.busMaster)
+    #expect(!bench.card.isBusMaster)
     #expect(bench.pool.available == Bench.buffers)
     bench.model.refusesCommands = false
     try bench.start()
@@ -86,7 +87,7 @@ import Wire
       return
     }
     #expect(reason.contains("refused"))
-    #expect(!bench.model.busMaster)
+    #expect(!bench.card.isBusMaster)
     #expect(bench.pool.available == Bench.buffers)
   }
 
@@ -110,12 +111,12 @@ import Wire
     #expect(bench.statistic("resets") == 2)
     #expect(bench.statistic("tx_dropped") == 2)
     bench.send([frame(3)])
-    #expect(bench.model.takeSent() == [frame(3)])
-    bench.model.inject(frame(4, to: .broadcast))
+    #expect(bench.takeSent() == [frame(3)])
+    bench.inject(frame(4, to: .broadcast))
     #expect(bench.receive() == [frame(4, to: .broadcast)])
     bench.driver.stop()
     #expect(bench.pool.available == Bench.buffers)
-    #expect(bench.model.complaints.isEmpty)
+    #expect(bench.complaints.isEmpty)
   }
 
   @Test func `a device that always needs a reset is given up`() throws {
@@ -152,7 +153,7 @@ import Wire
     #expect(bench.statistic("tx_timeouts") == 1)
     bench.model.stopsTransmitting = false
     bench.send([frame(2)])
-    #expect(bench.model.takeSent() == [frame(2)])
+    #expect(bench.takeSent() == [frame(2)])
     for _ in 0..<20 {
       bench.clock.time += 1_000_000_000
       #expect(bench.driver.tick() == [])
@@ -175,9 +176,9 @@ import Wire
   @Test func `a device that is pulled out is gone, and the process goes on`() throws {
     let bench = try Bench()
     try bench.start()
-    bench.model.inject(frame(1))
-    bench.model.step()
-    bench.model.isRemoved = true
+    bench.inject(frame(1))
+    bench.step()
+    bench.card.isRemoved = true
     var batch = PacketBatch(capacity: 8)
     // What was received before is still there.
     #expect(bench.driver.receive(queue: 0, into: &batch, max: 8) == 1)
@@ -209,7 +210,7 @@ import Wire
     var batch = PacketBatch(capacity: 32)
     #expect(bench.driver.receive(queue: 0, into: &batch, max: 32) == 0 || batch.count == 0)
     #expect(bench.driver.tick().contains(.lost))
-    #expect(!bench.model.busMaster)
+    #expect(!bench.card.isBusMaster)
     #expect(bench.pool.available == Bench.buffers)
     #expect(bench.statistic("device_faults") == 1)
     #expect(bench.driver.tick() == [])
@@ -219,10 +220,10 @@ import Wire
   func `a lie about a received frame ends the device's use`(lie: Int, eventIndex: Bool) throws {
     let bench = try Bench(RingFeatures(mergeable: true, eventIndex: eventIndex).options)
     try bench.start()
-    for i in 0..<10 { bench.model.inject(frame(i)) }
+    for i in 0..<10 { bench.inject(frame(i)) }
     #expect(bench.receive().count == 10)
     bench.model.misbehave(Self.receiveLies[lie], queue: 0)
-    for i in 0..<10 { bench.model.inject(frame(i)) }
+    for i in 0..<10 { bench.inject(frame(i)) }
     let good = bench.receive()
     #expect(good.count < 10)
     expectQuarantine(bench)
@@ -257,8 +258,8 @@ import Wire
       var batch = PacketBatch(capacity: 64)
       for i in 0..<300 {
         switch random.next() % 8 {
-        case 0...2: bench.model.inject(frame(i, count: 60 + Int(random.next() % 3000)))
-        case 3...4: bench.model.step()
+        case 0...2: bench.inject(frame(i, count: 60 + Int(random.next() % 3000)))
+        case 3...4: bench.step()
         case 5:
           if random.next() % 4 == 0 {
             let wild = UInt32(truncatingIfNeeded: random.next() % 600)

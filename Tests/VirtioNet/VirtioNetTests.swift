@@ -1,4 +1,5 @@
 import DriverKit
+import ModelKit
 import Models
 import NetmapCore
 import Packet
@@ -13,12 +14,12 @@ import Wire
     #expect(bench.driver.macAddress == bench.model.options.address)
     #expect(bench.driver.health == .stopped)
     #expect(bench.model.deviceStatus == 0)
-    #expect(!bench.model.busMaster)
+    #expect(!bench.card.isBusMaster)
     #expect(bench.driver.options.receiveDescriptors == 256)
     #expect(bench.driver.options.transmitDescriptors == 256)
     #expect(bench.driver.maximumFrame == 1518)
     #expect(bench.driver.capabilities.contains([.multicastFilter, .setMACAddress, .jumboFrames]))
-    #expect(bench.model.complaints.isEmpty)
+    #expect(bench.complaints.isEmpty)
   }
 
   @Test func `both device ids are served, and no other`() {
@@ -62,32 +63,33 @@ import Wire
   }
 
   @Test func `too little descriptor memory is an error, and leaves nothing mapped`() throws {
-    let model = VirtioNetModel()
+    let card = InProcessCard(VirtioNetModel())
     let clock = BenchClock()
-    clock.model = model
+    clock.card = card
     let allocator = try NetmapAllocator(
       sizes: PoolSizes(
         interfaces: 2, interfaceSize: 256, rings: 4, ringSize: 1024, buffers: 64, minimumBuffers: 16,
         descriptorBytes: 12288),
-      backing: .normalPages, reachable: [model])
+      backing: .normalPages, reachable: [card])
     let error = try #require(throws: DriverError.self) {
-      _ = try VirtioNetDriver(model, allocator: allocator, options: PortOptions(), clock: clock)
+      _ = try VirtioNetDriver(card, allocator: allocator, options: PortOptions(), clock: clock)
     }
     guard case .allocator = error else {
       Issue.record("\(error)")
       return
     }
-    #expect(model.mappedBytes == 0)
+    #expect(card.model.bus.memory.bytes == 0)
   }
 
   @Test func `the card is unmapped when the driver goes away`() throws {
     var bench: Bench? = try Bench()
     let model = try #require(bench?.model)
     try bench?.start()
-    #expect(model.mappedBytes > 0)
+    #expect(model.bus.memory.bytes > 0)
     bench = nil
-    #expect(model.mappedBytes == 0)
-    #expect(model.complaints.isEmpty)
+    #expect(model.bus.memory.bytes == 0)
+    #expect(model.deviceStatus == 0)
+    #expect(model.bus.complaints.isEmpty)
   }
 }
 
@@ -97,8 +99,8 @@ import Wire
     try bench.start()
     let frames = (0..<1000).map { frame($0, count: 60 + $0 % 1400) }
     bench.send(frames)
-    #expect(bench.model.takeSent() == frames)
-    #expect(bench.model.complaints.isEmpty)
+    #expect(bench.takeSent() == frames)
+    #expect(bench.complaints.isEmpty)
     #expect(bench.statistic("tx_packets") == 1000)
     #expect(bench.statistic("tx_bytes") == UInt64(frames.reduce(0) { $0 + $1.count }))
     #expect(bench.statistic("tx_queue_0_packets") == 1000)
@@ -108,9 +110,9 @@ import Wire
     let bench = try Bench(features.options)
     try bench.start()
     let frames = (0..<1000).map { frame($0, count: 60 + $0 % 1400) }
-    for frame in frames { bench.model.inject(frame) }
+    for frame in frames { bench.inject(frame) }
     #expect(bench.receive() == frames)
-    #expect(bench.model.complaints.isEmpty)
+    #expect(bench.complaints.isEmpty)
     #expect(bench.statistic("rx_packets") == 1000)
     #expect(bench.statistic("rx_bytes") == UInt64(frames.reduce(0) { $0 + $1.count }))
     #expect(bench.driver.health == .running)
@@ -122,19 +124,19 @@ import Wire
     var batch = PacketBatch(capacity: 32)
     var received = 0
     for round in 0..<2200 {
-      for i in 0..<32 { bench.model.inject(frame(round * 32 + i)) }
-      bench.model.step()
+      for i in 0..<32 { bench.inject(frame(round * 32 + i)) }
+      bench.step()
       received += bench.driver.receive(queue: 0, into: &batch, max: 32)
       // Back out again, as a bridge does.
       while !batch.isEmpty {
         _ = bench.driver.send(queue: 0, &batch)
-        bench.model.step()
+        bench.step()
       }
-      let out = bench.model.takeSent()
+      let out = bench.takeSent()
       #expect(out.count == 32 && out.first == frame(round * 32) && out.last == frame(round * 32 + 31))
     }
     #expect(received == 2200 * 32)
-    #expect(bench.model.complaints.isEmpty)
+    #expect(bench.complaints.isEmpty)
     #expect(bench.driver.health == .running)
   }
 
@@ -146,18 +148,18 @@ import Wire
     var batch = PacketBatch(capacity: 64)
     for round in 0..<100 {
       let frames = (0..<40).map { frame(round * 40 + $0, count: 60 + ($0 * 37) % 1400) }
-      for frame in frames { bench.model.inject(frame) }
-      bench.model.step()
+      for frame in frames { bench.inject(frame) }
+      bench.step()
       while bench.driver.receive(queue: 0, into: &batch, max: 7) > 0 {}
       #expect(batch.count == 40)
       #expect(bench.driver.send(queue: 0, &batch) == 40)
-      bench.model.step()
-      #expect(bench.model.takeSent() == frames)
+      bench.step()
+      #expect(bench.takeSent() == frames)
     }
     #expect(bench.driver.health == .running)
     bench.driver.stop()
     #expect(bench.pool.available == Bench.buffers)
-    #expect(bench.model.complaints.isEmpty)
+    #expect(bench.complaints.isEmpty)
   }
 
   @Test func `one notification a batch`() throws {
@@ -171,21 +173,21 @@ import Wire
   @Test func `buffers go back to the device in numbers, whatever the batch`() throws {
     let bench = try Bench()
     try bench.start()
-    for i in 0..<40 { bench.model.inject(frame(i)) }
-    bench.model.step()
+    for i in 0..<40 { bench.inject(frame(i)) }
+    bench.step()
     var batch = PacketBatch(capacity: 512)
     for _ in 0..<40 { #expect(bench.driver.receive(queue: 0, into: &batch, max: 1) == 1) }
     // 32 of the 40 have gone back: 248 of 256 buffers are the device's.
-    for i in 40..<296 { bench.model.inject(frame(i)) }
-    bench.model.step()
-    #expect(bench.model.waiting() == 8)
-    while bench.driver.receive(queue: 0, into: &batch, max: 64) > 0 { bench.model.step() }
+    for i in 40..<296 { bench.inject(frame(i)) }
+    bench.step()
+    #expect(bench.wire.waiting == 8)
+    while bench.driver.receive(queue: 0, into: &batch, max: 64) > 0 { bench.step() }
     #expect(batch.count == 296)
     batch.removeAll()
     // Nothing came in any more, so all the rest went back too.
-    for i in 0..<256 { bench.model.inject(frame(i)) }
-    bench.model.step()
-    #expect(bench.model.waiting() == 0)
+    for i in 0..<256 { bench.inject(frame(i)) }
+    bench.step()
+    #expect(bench.wire.waiting == 0)
     #expect(bench.receive() == (0..<256).map { frame($0) })
   }
 
@@ -195,19 +197,19 @@ import Wire
     let bench = try Bench(VirtioNetModelOptions(), options)
     try bench.start()
     var batch = PacketBatch(capacity: 128)
-    for i in 0..<100 { bench.model.inject(frame(i)) }
-    bench.model.step()
+    for i in 0..<100 { bench.inject(frame(i)) }
+    bench.step()
     _ = bench.driver.receive(queue: 0, into: &batch, max: 100)
     #expect(bench.driver.send(queue: 0, &batch) == 64)
-    bench.model.step()
+    bench.step()
     #expect(bench.driver.send(queue: 0, &batch) == 36)
-    bench.model.step()
+    bench.step()
     bench.driver.reclaim(queue: 0)
     bench.fill(&batch, (0..<100).map { frame($0) })
     #expect(bench.driver.send(queue: 0, &batch) == 32)
-    bench.model.step()
-    #expect(bench.model.takeSent() == (0..<100).map { frame($0) } + (0..<32).map { frame($0) })
-    #expect(bench.model.complaints.isEmpty)
+    bench.step()
+    #expect(bench.takeSent() == (0..<100).map { frame($0) } + (0..<32).map { frame($0) })
+    #expect(bench.complaints.isEmpty)
   }
 
   @Test(arguments: [false, true]) func `frames over several buffers go out and come in`(reversed: Bool) throws {
@@ -221,8 +223,8 @@ import Wire
     var random = SplitMix(7)
     for round in 0..<200 {
       let frames = (0..<8).map { frame(round * 8 + $0, count: 60 + Int(random.next() % 8900)) }
-      for frame in frames { bench.model.inject(frame) }
-      bench.model.step()
+      for frame in frames { bench.inject(frame) }
+      bench.step()
       #expect(bench.driver.receive(queue: 0, into: &batch, max: 32) == 8)
       var seen: [[UInt8]] = []
       batch.forEach { packet in
@@ -231,12 +233,12 @@ import Wire
       }
       #expect(seen == frames)
       #expect(bench.driver.send(queue: 0, &batch) == 8)
-      bench.model.step()
-      #expect(bench.model.takeSent() == frames)
+      bench.step()
+      #expect(bench.takeSent() == frames)
     }
     bench.driver.stop()
     #expect(bench.pool.available == Bench.buffers)
-    #expect(bench.model.complaints.isEmpty)
+    #expect(bench.complaints.isEmpty)
   }
 
   @Test func `a tag is put in where a frame asks for one`() throws {
@@ -249,11 +251,11 @@ import Wire
     }
     let frames = (0..<300).map { frame($0, count: 60 + $0 * 4) }
     bench.send(frames, prepare: ask)
-    #expect(bench.model.takeSent() == frames.map(tagged))
+    #expect(bench.takeSent() == frames.map(tagged))
     // A received frame has headroom, and a frame of two buffers a second one.
-    for frame in frames.prefix(3) { bench.model.inject(frame) }
+    for frame in frames.prefix(3) { bench.inject(frame) }
     var batch = PacketBatch(capacity: 8)
-    bench.model.step()
+    bench.step()
     #expect(bench.driver.receive(queue: 0, into: &batch, max: 3) == 3)
     batch.forEach(ask)
     #expect(bench.driver.send(queue: 0, &batch) == 3)
@@ -266,12 +268,12 @@ import Wire
       _ = batch.append(tail)
     }
     #expect(bench.driver.send(queue: 0, &batch) == 3)
-    bench.model.step()
-    #expect(bench.model.takeSent() == frames.prefix(3).map(tagged) + [tagged(frame(1) + [1, 2, 3])])
+    bench.step()
+    #expect(bench.takeSent() == frames.prefix(3).map(tagged) + [tagged(frame(1) + [1, 2, 3])])
     #expect(bench.statistic("tx_dropped") == 2)
     bench.driver.stop()
     #expect(bench.pool.available == Bench.buffers)
-    #expect(bench.model.complaints.isEmpty)
+    #expect(bench.complaints.isEmpty)
   }
 
   @Test func `frames that cannot be sent are counted and freed`() throws {
@@ -279,7 +281,7 @@ import Wire
     try bench.start()
     let before = bench.pool.available
     bench.send([frame(1, count: 1519), frame(2), [], Array(frame(3).prefix(13))])
-    #expect(bench.model.takeSent() == [frame(2)])
+    #expect(bench.takeSent() == [frame(2)])
     #expect(bench.statistic("tx_dropped") == 3)
     bench.driver.reclaim(queue: 0)
     #expect(bench.pool.available == before)
@@ -289,7 +291,7 @@ import Wire
     let bench = try Bench()
     try bench.start()
     for bytes in [frame(1, count: 1519), frame(2, count: 4000), frame(3), [], frame(4, count: 1518)] {
-      bench.model.inject(bytes)
+      bench.inject(bytes)
     }
     bench.model.misbehave(.length(12), queue: 0)
     #expect(bench.receive() == [frame(3), frame(4, count: 1518)])
@@ -303,16 +305,16 @@ import Wire
     var held = PacketBatch(capacity: Bench.buffers)
     while let packet = bench.pool.allocate() { _ = held.append(packet) }
     let frames = (0..<600).map { frame($0) }
-    for frame in frames { bench.model.inject(frame) }
+    for frame in frames { bench.inject(frame) }
     var batch = PacketBatch(capacity: 600)
     for _ in 0..<20 {
-      bench.model.step()
+      bench.step()
       _ = bench.driver.receive(queue: 0, into: &batch, max: 32)
     }
     #expect(batch.count == 256)
     held.removeAll()
     for _ in 0..<20 {
-      bench.model.step()
+      bench.step()
       _ = bench.driver.receive(queue: 0, into: &batch, max: 32)
     }
     #expect(batch.count == 600)
@@ -330,10 +332,10 @@ import Wire
     bench.fill(&batch, (0..<2).map { frame($0) }, from: second)
     #expect(bench.driver.send(queue: 0, &batch) == 2)
     #expect(second.available == 0)
-    bench.model.step()
+    bench.step()
     bench.driver.reclaim(queue: 0)
     #expect(second.available == 2)
-    #expect(bench.model.takeSent() == [frame(0), frame(1)])
+    #expect(bench.takeSent() == [frame(0), frame(1)])
   }
 
   @Test func `several queues are separate`() throws {
@@ -347,15 +349,17 @@ import Wire
     try bench.start()
     #expect(bench.model.activePairs == 3)
     for queue in 0..<3 {
-      bench.send([frame(queue)], queue: queue)
-      bench.model.inject(frame(queue + 10), queue: queue)
-      #expect(bench.model.takeSent(queue: queue) == [frame(queue)])
-      #expect(bench.receive(queue: queue) == [frame(queue + 10)])
+      let out = frame(queue, from: Bench.station(queue))
+      let back = frame(queue + 10, from: Bench.station(queue))
+      bench.send([out], queue: queue)
+      bench.inject(back)
+      #expect(bench.wire.takeSent() == [TestWire.Sent(bytes: out, queue: queue)])
+      #expect(bench.receive(queue: queue) == [back])
     }
     var batch = PacketBatch(capacity: 4)
     #expect(bench.driver.receive(queue: 3, into: &batch, max: 4) == 0)
     #expect(bench.driver.receive(queue: -1, into: &batch, max: 4) == 0)
-    #expect(bench.model.complaints.isEmpty)
+    #expect(bench.complaints.isEmpty)
   }
 
   @Test func `random traffic both ways loses nothing`() throws {
@@ -378,22 +382,22 @@ import Wire
         case 0, 1:
           let bytes = frame(i, count: 60 + Int(random.next() % 3900))
           wanted.append(bytes)
-          bench.model.inject(bytes)
-        case 2: bench.model.step()
+          bench.inject(bytes)
+        case 2: bench.step()
         default:
           _ = bench.driver.receive(queue: 0, into: &batch, max: Int(random.next() % 20))
           _ = bench.driver.send(queue: 0, &batch)
         }
-        got += bench.model.takeSent()
+        got += bench.takeSent()
       }
       for _ in 0..<3000 where got.count < wanted.count {
-        bench.model.step()
+        bench.step()
         _ = bench.driver.receive(queue: 0, into: &batch, max: 32)
         _ = bench.driver.send(queue: 0, &batch)
-        got += bench.model.takeSent()
+        got += bench.takeSent()
       }
       #expect(got == wanted)
-      #expect(bench.model.complaints.isEmpty)
+      #expect(bench.complaints.isEmpty)
       batch.removeAll()
       bench.driver.stop()
       #expect(bench.pool.available == Bench.buffers)

@@ -1,5 +1,6 @@
 import DMAMemory
 import DeviceIO
+import ModelKit
 import Models
 import PCI
 import Testing
@@ -45,10 +46,10 @@ final class BareFunction: PCIFunction {
 
 @Suite struct CapabilityTests {
   @Test func `structures are found behind other capabilities`() {
-    let structures = VirtioNetModel().virtioStructures()
-    #expect(structures.map(\.kind) == [.common, .interruptStatus, .device, .notify])
-    #expect(structures.allSatisfy { $0.bar == 4 })
-    #expect(structures.last?.notifyMultiplier == 4)
+    let structures = InProcessCard(VirtioNetModel()).virtioStructures()
+    #expect(structures.map(\.kind) == [.common, .interruptStatus, .device, .notify, .pciAccess])
+    #expect(structures.prefix(4).allSatisfy { $0.bar == 4 })
+    #expect(structures.first { $0.kind == .notify }?.notifyMultiplier == 4)
   }
 
   @Test func `a list that runs in a circle ends`() {
@@ -96,18 +97,19 @@ final class BareFunction: PCIFunction {
 
   @Test func `both sides agree on what both know`() throws {
     let model = VirtioNetModel()
-    let transport = try VirtioPCITransport(model)
+    let card = InProcessCard(model)
+    let transport = try VirtioPCITransport(card)
     let agreed = try transport.negotiate(wanted: [.eventIndex, .inOrder], clock: clock)
     #expect(agreed == [.eventIndex, .version1, .accessPlatform])
     #expect(model.acceptedFeatures == agreed.rawValue)
     #expect(model.deviceStatus == 0b1011)
-    #expect(model.complaints.isEmpty)
+    #expect(model.bus.complaints.isEmpty)
   }
 
   @Test func `a device that ignores the IOMMU is refused by name`() throws {
     var options = VirtioNetModelOptions()
     options.features &= ~VirtioModelFeature.accessPlatform
-    let transport = try VirtioPCITransport(VirtioNetModel(options))
+    let transport = try VirtioPCITransport(InProcessCard(VirtioNetModel(options)))
     let error = try #require(throws: VirtioError.self) { try transport.negotiate(wanted: [], clock: clock) }
     #expect(error.description.contains("VIRTIO_F_ACCESS_PLATFORM"))
     #expect(error.description.contains("iommu_platform=on,disable-legacy=on"))
@@ -116,25 +118,26 @@ final class BareFunction: PCIFunction {
   @Test func `a legacy device is refused`() throws {
     var options = VirtioNetModelOptions()
     options.isModern = false
-    let error = try #require(throws: VirtioError.self) { try VirtioPCITransport(VirtioNetModel(options)) }
+    let error = try #require(throws: VirtioError.self) { try VirtioPCITransport(InProcessCard(VirtioNetModel(options))) }
     #expect(error.description.contains("disable-legacy=on"))
   }
 
   @Test func `features that are taken back, resets that do not end, and a device that is pulled out`() throws {
     let model = VirtioNetModel()
-    let transport = try VirtioPCITransport(model)
+    let card = InProcessCard(model)
+    let transport = try VirtioPCITransport(card)
     model.refusesFeatures = true
     #expect(throws: VirtioError.self) { try transport.negotiate(wanted: [], clock: clock) }
     #expect(model.deviceStatus & 0x80 != 0)
     model.refusesFeatures = false
     model.ignoresReset = true
     let before = clock.now()
-    #expect(throws: VirtioError.timeout(device: model.name, waitingFor: "the device status to read 0 after a reset")) {
+    #expect(throws: VirtioError.timeout(device: card.name, waitingFor: "the device status to read 0 after a reset")) {
       try transport.reset(clock: clock)
     }
     #expect(clock.now() - before < 2_000_000_000)
-    model.isRemoved = true
-    #expect(throws: VirtioError.gone(device: model.name)) { try transport.reset(clock: clock) }
+    card.isRemoved = true
+    #expect(throws: VirtioError.gone(device: card.name)) { try transport.reset(clock: clock) }
     #expect(transport.queueCount() == 0)
     #expect(transport.queueCapacity(0) == 0)
   }
@@ -143,11 +146,12 @@ final class BareFunction: PCIFunction {
     var options = VirtioNetModelOptions()
     options.usableVectors = 2
     let model = VirtioNetModel(options)
+    let card = InProcessCard(model)
     let memory = UnsafeMutableRawPointer.allocate(byteCount: 65536, alignment: 4096)
     unsafe memory.initializeMemory(as: UInt8.self, repeating: 0, count: 65536)
     defer { unsafe memory.deallocate() }
-    try model.map(unsafe DMASource(unsafe: memory, count: 65536, descriptor: -1, fileOffset: 0), at: IOVA(rawValue: 0x20_0000))
-    let transport = try VirtioPCITransport(model)
+    try card.map(unsafe DMASource(unsafe: memory, count: 65536, descriptor: -1, fileOffset: 0), at: IOVA(rawValue: 0x20_0000))
+    let transport = try VirtioPCITransport(card)
     _ = try transport.negotiate(wanted: [], clock: clock)
     #expect(transport.queueCount() == 3)
     #expect(transport.queueCapacity(0) == 256)
@@ -158,21 +162,22 @@ final class BareFunction: PCIFunction {
     for size in [0, 3, 512] {
       #expect(throws: VirtioError.self) { try transport.configure(queue: 0, size: size, at: addresses, vector: nil) }
     }
-    #expect(throws: VirtioError.vector(device: model.name, vector: 2, what: "queue 0")) {
+    #expect(throws: VirtioError.vector(device: card.name, vector: 2, what: "queue 0")) {
       try transport.configure(queue: 0, size: 128, at: addresses, vector: 2)
     }
     let notifier = try transport.configure(queue: 1, size: 128, at: addresses, vector: 1)
     transport.allowDMA(true)
     transport.setDriverOK()
     notifier.notify()
-    model.step()
+    card.step()
     #expect(model.notifications == [1: 1])
-    #expect(model.complaints.isEmpty)
+    #expect(model.bus.complaints.isEmpty)
   }
 
   @Test func `configuration is read again while it changes`() throws {
     let model = VirtioNetModel()
-    let transport = try VirtioPCITransport(model)
+    let card = InProcessCard(model)
+    let transport = try VirtioPCITransport(card)
     var reads = 0
     let status = transport.readConfiguration { space in
       reads += 1
