@@ -45,6 +45,8 @@ static inline int rw_open(const char *_Nonnull path, int flags, unsigned mode) {
 static inline int rw_memfd_create(const char *_Nonnull name, unsigned flags) { return (int)syscall(SYS_memfd_create, name, flags); }
 /* unshare(2): glibc declares it for GNU sources only. CLONE_NEWNET is 0x40000000. */
 static inline int rw_unshare(int flags) { return (int)syscall(SYS_unshare, flags); }
+/* setns(2), likewise. */
+static inline int rw_setns(int fd, int type) { return (int)syscall(SYS_setns, fd, type); }
 static inline long rw_mbind(void *_Nonnull start, unsigned long length, int mode, const unsigned long *_Nonnull mask, unsigned long max_node, unsigned flags)
 {
     return syscall(SYS_mbind, start, length, mode, mask, max_node, flags);
@@ -101,6 +103,11 @@ static const int RW_F_ADD_SEALS = 1033; /* F_ADD_SEALS, linux/fcntl.h */
 static const int RW_F_GET_SEALS = 1034; /* F_GET_SEALS */
 static const int RW_F_SEAL_SIZE = 0x0007; /* SEAL, SHRINK, GROW */
 static const int RW_F_SEAL_ALL = 0x000f; /* SEAL, SHRINK, GROW, WRITE */
+
+/* TAP interfaces (Documentation/networking/tuntap.rst, linux/if_tun.h) and interface flags (netdevice(7)). */
+static const unsigned long RW_TUNSETIFF = TUNSETIFF;
+static const unsigned long RW_SIOCGIFFLAGS = 0x8913; /* SIOCGIFFLAGS, linux/sockios.h */
+static const int RW_CLONE_NEWNET = 0x40000000;
 
 /* VFIO requests (Documentation/driver-api/vfio.rst and linux/vfio.h). */
 static const unsigned long RW_VFIO_GET_API_VERSION = VFIO_GET_API_VERSION;
