@@ -30,7 +30,7 @@ public enum ReceiveScaling {
 public struct AdaptiveModeration: Sendable {
   /// Microseconds; 0 is no moderation at all.
   public let shortest: Int
-  /// Eight times the shortest, and no more than 250 microseconds unless the shortest is.
+  /// Eight times the shortest, and no more than 250 microseconds unless the shortest is; or as given.
   public let longest: Int
   /// What is in force.
   public private(set) var interval: Int
@@ -38,9 +38,12 @@ public struct AdaptiveModeration: Sendable {
   private var bytes: UInt64 = 0
   private var time: UInt64 = 0
 
-  public init(shortest: Int) {
+  public init(shortest: Int) { self.init(shortest: shortest, longest: min(shortest * 8, 250)) }
+
+  /// - Parameter longest: microseconds; at least `shortest`.
+  public init(shortest: Int, longest: Int) {
     self.shortest = max(0, shortest)
-    longest = max(self.shortest, min(self.shortest * 8, 250))
+    self.longest = max(self.shortest, longest)
     interval = self.shortest
   }
 

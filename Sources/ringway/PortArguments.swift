@@ -57,6 +57,10 @@ struct PortArguments: ParsableArguments {
   var mode = Mode.adaptive
   @Option(help: ArgumentHelp("In adaptive mode, microseconds without a packet before sleeping.", valueName: "us"))
   var idle = 50
+  @Flag(
+    name: .customLong("allow-unsupported-sfp"),
+    help: "Use pluggable modules that the card's maker has not approved (82599).")
+  var allowUnsupportedSFP = false
 
   enum Mode: String, ExpressibleByArgument, CaseIterable { case poll, interrupt, adaptive }
 
@@ -75,6 +79,7 @@ struct PortArguments: ParsableArguments {
     options.receiveDescriptors = ringSize
     options.transmitDescriptors = ringSize
     options.mtu = mtu
+    options.allowUnsupportedSFP = allowUnsupportedSFP
     return options
   }
 

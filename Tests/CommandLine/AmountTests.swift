@@ -58,6 +58,7 @@ import Testing
     "pktgen tx --device 0000:03:00.0 --seconds 5", "pktgen rx --device 03:00.0 --count 5 --seconds 40 --json --window 4096",
     "pktgen pair 03:00.0 04:00.0 --count 1 --mode poll", "bridge 03:00.0 04:00.0 --stats-interval 5s --json --mode interrupt",
     "bridge a b --memory-backing hugetlbfs --hugepage-size 1G --buffers 4096 --ring-size 1024 --mtu 9000 --queues 2 --idle 10",
+    "bridge a b --queues 16 --allow-unsupported-sfp",
     "capture 03:00.0 -w - -c 5 -s 64 udp port 53", "capture 03:00.0 -w x --snaplen 64 --count 3 tcp and not port 22",
     "capture 03:00.0 --no-promiscuous --no-huge", "stats 03:00.0 --json --watch",
   ])
