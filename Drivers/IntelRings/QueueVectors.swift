@@ -1,5 +1,11 @@
 // The function's MSI-X vectors and the eventfds they signal: one for each queue pair, and the last
-// for everything else. With fewer vectors than that, all queues share the first.
+// for everything else. With fewer vectors than that, queues share them in turn.
+//
+// On request a queue has a second vector for its sent frames, which signals the same eventfd: so a
+// driver can let it through only while a sender waits for room.
+//
+//    vector   0 ... n-1     n ... 2n-1           last
+//             received      sent (on request)    the rest
 
 import PCI
 import Platform
@@ -15,22 +21,35 @@ public struct QueueVectors: Sendable {
 
   private let events: [Event]
   private let queues: Int
+  /// Vectors for received frames: as many as there are queues, or fewer.
+  private let shares: Int
+  /// Sent frames have vectors of their own.
+  private let separate: Bool
   /// How many vectors are used; 0 when the function has none and everything is polled.
   public var count: Int { events.count }
 
-  /// - Parameter available: vectors that the function has.
-  public init(available: Int, queues: Int) throws(DriverError) {
+  /// - Parameters:
+  ///   - available: vectors that the function has.
+  ///   - separateTransmit: a second vector a queue, where there are enough.
+  public init(available: Int, queues: Int, separateTransmit: Bool = false) throws(DriverError) {
     self.queues = queues
-    let count = available > queues ? queues + 1 : min(available, 2)
+    separate = separateTransmit && available > 2 * queues
+    shares = max(1, min(queues, available - 1))
     var events: [Event] = []
-    do { for _ in 0..<count { events.append(try Event()) } } catch {
+    do {
+      for _ in 0..<min(shares, available) { events.append(try Event()) }
+      if separate { events += events }
+      if available > shares { events.append(try Event()) }
+    } catch {
       throw .allocator("\(error)")
     }
     self.events = events
   }
 
-  /// Which vector queue `i` signals.
-  public func vector(queue i: Int) -> Int { count > queues ? i : 0 }
+  /// Which vector queue `i` signals for received frames, and for sent ones unless they are separate.
+  public func vector(queue i: Int) -> Int { i % shares }
+  /// Which vector queue `i` signals for sent frames.
+  public func transmitVector(queue i: Int) -> Int { separate ? shares + i : vector(queue: i) }
   /// Which vector everything else signals.
   public var controlVector: Int { max(0, count - 1) }
   /// Nobody else signals queue `i`'s eventfd.
