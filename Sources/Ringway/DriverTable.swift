@@ -2,13 +2,14 @@
 
 public import DriverKit
 internal import E1000e
+internal import Igb
 internal import Ixgbe
 public import PCI
 internal import VirtioNet
 
 /// Which driver serves which card.
 public enum DriverTable {
-  public static var drivers: [any NetDriver.Type] { [E1000eDriver.self, IxgbeDriver.self, VirtioNetDriver.self] }
+  public static var drivers: [any NetDriver.Type] { [E1000eDriver.self, IgbDriver.self, IxgbeDriver.self, VirtioNetDriver.self] }
 
   /// Every card that is served, for listings.
   public static var supportedCards: [SupportedCard] {
