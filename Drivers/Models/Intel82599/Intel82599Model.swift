@@ -112,7 +112,7 @@ import CRingway
     ]
     configuration = Self.makeConfiguration(device)
     unsafe sending = .allocate(capacity: Self.queueCount)
-    unsafe sending.initialize(repeating: Intel82599TransmitQueue(), count: Self.queueCount)
+    sending.initialize(repeating: Intel82599TransmitQueue(), count: Self.queueCount)
     unsafe receiving = .allocate(capacity: Self.queueCount)
     unsafe receiving.initialize(repeating: Intel82599ReceiveQueue(), count: Self.queueCount)
     self.packetBuffer = Intel82599PacketBuffer(capacity: packetBuffer)
