@@ -120,6 +120,24 @@ public final class ModelConfiguration {
     expressCapability = addCapability(0x10, at: at, body: body, writable: mask)
   }
 
+  /// PCI Express endpoint, version 1 (20 bytes: as on cards of 2.5 GT/s and one lane), with
+  /// function-level reset.
+  public func addExpressVersion1(at: Int? = nil) {
+    var body = [UInt8](repeating: 0, count: 18)
+    body[0] = 0x01
+    // Payloads of 256 bytes; device capabilities, bit 28: function-level reset.
+    body[2] = 0x01
+    body[5] = 0x10
+    body[10] = 0x11
+    body[11] = 0x0c
+    body[16] = 0x11
+    var mask = [UInt8](repeating: 0, count: 18)
+    mask[6] = 0xff
+    mask[7] = 0xff
+    mask[14] = 0xcb
+    expressCapability = addCapability(0x10, at: at, body: body, writable: mask)
+  }
+
   /// Changes bytes for good, outside of a driver's reach (virtio's structures, serial numbers).
   public func set(_ value: [UInt8], at offset: Int) {
     for (i, byte) in value.enumerated() where offset + i < bytes.count { bytes[offset + i] = byte }

@@ -71,7 +71,7 @@ func run(_ cards: [any NullCard], _ drivers: [any NetDriver], packets: Int) -> I
     switch words[1] {
     case "e1000e":
       type = E1000eDriver.self
-      cards = [NullE1000eCard(), NullE1000eCard()]
+      cards = [try NullE1000eCard(), try NullE1000eCard()]
     case "virtio-net":
       type = VirtioNetDriver.self
       cards = [NullVirtioNetCard(), NullVirtioNetCard()]

@@ -5,6 +5,7 @@ import CRingway
 import DMAMemory
 import DeviceIO
 import DriverKit
+import ModelKit
 import Models
 import NetmapCore
 import PCI
@@ -17,8 +18,9 @@ final class NoWaiting: TimeSource, @unchecked Sendable {
 }
 
 @safe final class NullE1000eCard: NullCard {
-  private let model = E1000eModel()
-  var function: CardFunction { model }
+  private let model: E1000eModel
+  private let card: InProcessCard
+  var function: CardFunction { card }
   private var receiveRing: UnsafeMutableRawPointer?
   private var transmitRing: UnsafeMutableRawPointer?
   private var receiveTail: UnsafeMutableRawPointer?
@@ -27,11 +29,18 @@ final class NoWaiting: TimeSource, @unchecked Sendable {
   private var transmitHead = 0
   private let mask = 511
 
+  init() throws {
+    model = try E1000eModel()
+    // Tails are plain stores, as on the card.
+    card = InProcessCard(model, mode: .shared)
+  }
+
   func attach(_ allocator: NetmapAllocator) {
-    unsafe receiveRing = model.memory.pointer(UInt64(model.registerFile.read32(at: 0x2800)), 512 * 16)
-    unsafe transmitRing = model.memory.pointer(UInt64(model.registerFile.read32(at: 0x3800)), 512 * 16)
-    unsafe receiveTail = model.registerFile.raw + 0x2818
-    unsafe transmitTail = model.registerFile.raw + 0x3818
+    let registers = model.bars[0].memory, memory = model.bus.memory
+    unsafe receiveRing = memory.pointer(UInt64(registers[0x2800]), 512 * 16, writing: true)
+    unsafe transmitRing = memory.pointer(UInt64(registers[0x3800]), 512 * 16, writing: true)
+    unsafe receiveTail = registers.base + 0x2818
+    unsafe transmitTail = registers.base + 0x3818
   }
 
   // SAFETY: the rings have 512 descriptors; every index is masked. The model keeps the registers.

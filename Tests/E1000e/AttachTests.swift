@@ -1,6 +1,7 @@
 // Attaching, starting, stopping: order, options, what is given back.
 
 import DriverKit
+import ModelKit
 import Models
 import NetmapCore
 import PCI
@@ -16,20 +17,20 @@ import Wire
     #expect(bench.driver.macAddress == Frames.station)
     #expect(bench.driver.warnings == [])
     #expect(bench.driver.health == .stopped)
-    #expect(!bench.model.isBusMaster)
+    #expect(!bench.card.isBusMaster)
     #expect(bench.model.resets == 1)
     // L0s and L1 are off in the link control register; the other bits stay.
-    #expect(bench.model.readConfig16(at: 0xf0) == 0x40)
-    bench.model.receive(Frames.plain(1))
-    bench.model.step()
+    #expect(bench.card.readConfig16(at: 0xf0) == 0x40)
+    bench.wire.send(Frames.plain(1))
+    bench.card.settle()
     #expect(bench.frames() == [])
-    #expect(bench.model.memory.faults == 0)
+    #expect(bench.model.bus.memory.faults == 0)
   }
 
   /// Mask, stop both directions, end requests to memory, then reset: 5.2.5.3 and 4.6.2.
   @Test func resetKeepsTheOrder() throws {
     let bench = try Bench(start: false)
-    let writes = bench.model.registerFile.writes
+    let writes = bench.card.writes
     func index(_ offset: Int, _ test: (UInt32) -> Bool) -> Int? { writes.firstIndex { $0.offset == offset && test($0.value) } }
     let mask = try #require(index(0xd8) { $0 == .max })
     let receive = try #require(index(0x100) { $0 == 0 })
@@ -38,27 +39,29 @@ import Wire
     let own = try #require(index(0xf00) { $0 & 1 << 5 != 0 })
     let reset = try #require(index(0) { $0 & 1 << 26 != 0 })
     #expect(mask < receive && receive < transmit && transmit < master && master < own && own < reset)
-    #expect(bench.model.registerFile.read32(at: 0) & 1 << 2 == 0, "requests to memory are let through again")
-    #expect(bench.model.registerFile.read32(at: 0xf00) & 1 << 5 == 0, "the firmware has its lock back")
+    #expect(bench.model.read(bar: 0, offset: 0, width: 4) & 1 << 2 == 0, "requests to memory are let through again")
+    #expect(bench.model.read(bar: 0, offset: 0xf00, width: 4) & 1 << 5 == 0, "the firmware has its lock back")
   }
 
   @Test func anAddressTheCardDidNotLoadComesFromTheNonVolatileMemory() throws {
-    let model = E1000eModel(address: [2, 1, 2, 3, 4, 5])
+    let model = try E1000eModel(address: MACAddress(2, 1, 2, 3, 4, 5))
+    let card = InProcessCard(model, name: "model")
     // No word of it reaches the receive address: a broken auto-load.
     model.nonVolatile[0x3f] = 7
-    let allocator = try NetmapAllocator(sizes: PoolSizes(buffers: 600), backing: .normalPages, reachable: [model])
-    let driver = try E1000eDriver(model, allocator: allocator, options: PortOptions(), clock: TestClock())
+    let allocator = try NetmapAllocator(sizes: PoolSizes(buffers: 600), backing: .normalPages, reachable: [card])
+    let driver = try E1000eDriver(card, allocator: allocator, options: PortOptions(), clock: TestClock())
     #expect(driver.macAddress.description == "02:01:02:03:04:05")
     #expect(driver.warnings.count == 1 && driver.warnings[0].contains("checksum"))
   }
 
   @Test func aCardWithoutAnAddressIsRefused() throws {
-    let model = E1000eModel(address: [0xff, 0xff, 0xff, 0xff, 0xff, 0xff])
-    let allocator = try NetmapAllocator(sizes: PoolSizes(buffers: 600), backing: .normalPages, reachable: [model])
+    let model = try E1000eModel(address: .broadcast)
+    let card = InProcessCard(model, name: "model")
+    let allocator = try NetmapAllocator(sizes: PoolSizes(buffers: 600), backing: .normalPages, reachable: [card])
     #expect(throws: DriverError.self) {
-      try E1000eDriver(model, allocator: allocator, options: PortOptions(), clock: TestClock())
+      try E1000eDriver(card, allocator: allocator, options: PortOptions(), clock: TestClock())
     }
-    #expect(model.memory.windowCount == 0, "a driver that fails to attach takes its mappings with it")
+    #expect(model.bus.memory.windowCount == 0, "a driver that fails to attach takes its mappings with it")
   }
 
   @Test func otherCardsAreRefused() throws {
@@ -77,24 +80,26 @@ import Wire
   }
 
   @Test func aCardThatIsGoneIsRefused() throws {
-    let model = E1000eModel()
+    let model = try E1000eModel()
+    let card = InProcessCard(model, name: "model")
     model.faults.gone = true
-    let allocator = try NetmapAllocator(sizes: PoolSizes(buffers: 600), backing: .normalPages, reachable: [model])
+    let allocator = try NetmapAllocator(sizes: PoolSizes(buffers: 600), backing: .normalPages, reachable: [card])
     #expect(throws: DriverError.gone(card: "model")) {
-      try E1000eDriver(model, allocator: allocator, options: PortOptions(), clock: TestClock())
+      try E1000eDriver(card, allocator: allocator, options: PortOptions(), clock: TestClock())
     }
-    #expect(model.memory.windowCount == 0)
+    #expect(model.bus.memory.windowCount == 0)
   }
 
   @Test func aResetThatDoesNotEndIsATimeout() throws {
-    let model = E1000eModel()
+    let model = try E1000eModel()
+    let card = InProcessCard(model, name: "model")
     model.faults.stuckReset = true
-    let allocator = try NetmapAllocator(sizes: PoolSizes(buffers: 600), backing: .normalPages, reachable: [model])
+    let allocator = try NetmapAllocator(sizes: PoolSizes(buffers: 600), backing: .normalPages, reachable: [card])
     #expect(throws: DriverError.timeout(card: "model", waitingFor: "the end of a reset, CTRL.RST")) {
-      try E1000eDriver(model, allocator: allocator, options: PortOptions(), clock: TestClock())
+      try E1000eDriver(card, allocator: allocator, options: PortOptions(), clock: TestClock())
     }
-    #expect(model.memory.windowCount == 0)
-    #expect(!model.isBusMaster)
+    #expect(model.bus.memory.windowCount == 0)
+    #expect(!card.isBusMaster)
   }
 
   @Test func aPoolThatIsTooSmallIsRefused() throws {
@@ -103,15 +108,15 @@ import Wire
       try bench.driver.start(pools: [bench.pool])
     }
     #expect(throws: DriverError.self) { try bench.driver.start(pools: []) }
-    #expect(!bench.model.isBusMaster)
+    #expect(!bench.card.isBusMaster)
   }
 
   @Test func stopGivesEveryBufferBackAndStartWorksAgain() throws {
     let bench = try Bench()
     for round in 0..<3 {
       #expect(bench.pool.available == Bench.buffers - 64)
-      bench.model.receive(Frames.plain(round))
-      bench.model.step()
+      bench.wire.send(Frames.plain(round))
+      bench.card.settle()
       #expect(bench.frames() == [Frames.plain(round)])
       try bench.send([Frames.plain(100 + round)])
       // Not reported yet: the record is in the ring when the card is stopped.
@@ -119,27 +124,28 @@ import Wire
       bench.driver.stop()
       #expect(bench.driver.health == .stopped)
       #expect(bench.pool.available == Bench.buffers)
-      #expect(!bench.model.isBusMaster)
-      bench.model.receive(Frames.plain(7))
-      bench.model.step()
+      #expect(!bench.card.isBusMaster)
+      bench.wire.send(Frames.plain(7))
+      bench.card.settle()
       #expect(bench.frames() == [])
       try bench.driver.start(pools: [bench.pool])
     }
-    #expect(bench.model.memory.faults == 0)
+    #expect(bench.model.bus.memory.faults == 0)
   }
 
   @Test func aDriverThatGoesAwayTakesItsMappingsWithIt() throws {
-    let model = E1000eModel()
-    let allocator = try NetmapAllocator(sizes: PoolSizes(buffers: 2000), backing: .normalPages, reachable: [model])
+    let model = try E1000eModel()
+    let card = InProcessCard(model, name: "model")
+    let allocator = try NetmapAllocator(sizes: PoolSizes(buffers: 2000), backing: .normalPages, reachable: [card])
     let pool = try PacketPool.lent(by: allocator, count: 1000)
     do {
-      let driver = try E1000eDriver(model, allocator: allocator, options: PortOptions(), clock: TestClock())
+      let driver = try E1000eDriver(card, allocator: allocator, options: PortOptions(), clock: TestClock())
       try driver.start(pools: [pool])
-      #expect(model.memory.windowCount == 2)
+      #expect(model.bus.memory.windowCount == 2)
       #expect(pool.available == 488)
     }
-    #expect(model.memory.windowCount == 0)
+    #expect(model.bus.memory.windowCount == 0)
     #expect(pool.available == 1000)
-    #expect(!model.isBusMaster)
+    #expect(!card.isBusMaster)
   }
 }

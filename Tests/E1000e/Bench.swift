@@ -4,6 +4,7 @@ import CRingway
 import DMAMemory
 import DeviceIO
 import DriverKit
+import ModelKit
 import Models
 import NetmapCore
 import PCI
@@ -27,25 +28,30 @@ func check(_ holds: Bool, _ location: SourceLocation = #_sourceLocation) { #expe
 /// A driver, its card and its memory.
 final class Bench {
   let model: E1000eModel
+  let wire = TestWire()
+  let card: InProcessCard
   let allocator: NetmapAllocator
   let clock = TestClock()
   let pool: PacketPool
   var driver: E1000eDriver
   static let buffers = 2048
 
-  init(vectors: Int = 5, device: UInt16 = 0x10d3, start: Bool = true, _ set: (inout PortOptions) -> Void = { _ in })
-    throws
-  {
-    model = E1000eModel(vectors: vectors, device: device)
+  init(
+    vectors: Int = 5, device: UInt16 = 0x10d3, start: Bool = true, mode: InProcessCard.Mode = .trapped,
+    _ set: (inout PortOptions) -> Void = { _ in }
+  ) throws {
+    model = try E1000eModel(device: device, vectors: vectors, wire: wire)
+    card = InProcessCard(model, name: "model", mode: mode)
+    card.recordsWrites = true
     allocator = try NetmapAllocator(
       sizes: PoolSizes(rings: 4, buffers: Bench.buffers + 18, minimumBuffers: Bench.buffers), backing: .normalPages,
-      reachable: [model])
+      reachable: [card])
     var options = PortOptions()
     options.receiveDescriptors = 64
     options.transmitDescriptors = 64
     options.moderationMicroseconds = 0
     set(&options)
-    driver = try E1000eDriver(model, allocator: allocator, options: options, clock: clock)
+    driver = try E1000eDriver(card, allocator: allocator, options: options, clock: clock)
     pool = try PacketPool.lent(by: allocator, count: Bench.buffers)
     if start { try driver.start(pools: [pool]) }
   }

@@ -2,6 +2,7 @@
 
 import CRingway
 import DriverKit
+import ModelKit
 import Models
 import Packet
 import Platform
@@ -15,8 +16,8 @@ import Wire
   let other = MACAddress(2, 0, 0, 0, 0, 77)
 
   private func numbers(_ bench: Bench, _ frames: [[UInt8]]) -> [UInt8] {
-    for frame in frames { bench.model.receive(frame) }
-    bench.model.step()
+    for frame in frames { bench.wire.send(frame) }
+    bench.card.settle()
     return bench.frames().map { $0[15] }
   }
 
@@ -65,9 +66,9 @@ import Wire
     filter.promiscuous = true
     filter.vlans = [5, 4094]
     try bench.driver.setReceiveFilter(filter)
-    for vlan: UInt16 in [5, 6, 4094, 0, 37] { bench.model.receive(Frames.ipv4(vlan: vlan)) }
-    bench.model.receive(Frames.ipv4())
-    bench.model.step()
+    for vlan: UInt16 in [5, 6, 4094, 0, 37] { bench.wire.send(Frames.ipv4(vlan: vlan)) }
+    bench.wire.send(Frames.ipv4())
+    bench.card.settle()
     #expect(bench.frames().map { $0[12] == 0x81 ? Int($0[14]) << 8 | Int($0[15]) : -1 } == [5, 4094, 0, -1])
   }
 
@@ -102,24 +103,24 @@ import Wire
   @Test func anArmedQueueWakesOnceAndOnlyOnce() throws {
     let bench = try Bench()
     let event = bench.driver.eventDescriptor(queue: 0)
-    bench.model.receive(Frames.plain(1))
-    bench.model.step()
+    bench.wire.send(Frames.plain(1))
+    bench.card.settle()
     #expect(!readable(event), "queues start masked")
     #expect(bench.driver.armInterrupt(queue: 0), "a frame waits already")
     _ = bench.frames()
     let sleeps = bench.driver.armInterrupt(queue: 0)
     #expect(!sleeps)
     #expect(!readable(event), "what came while polling does not wake")
-    bench.model.receive(Frames.plain(2))
-    bench.model.step()
+    bench.wire.send(Frames.plain(2))
+    bench.card.settle()
     #expect(readable(event))
-    bench.model.receive(Frames.plain(3))
-    bench.model.step()
+    bench.wire.send(Frames.plain(3))
+    bench.card.settle()
     #expect(!readable(event), "the vector masks itself until it is armed again")
     #expect(bench.frames().count == 2)
     bench.driver.maskInterrupt(queue: 0)
-    bench.model.receive(Frames.plain(4))
-    bench.model.step()
+    bench.wire.send(Frames.plain(4))
+    bench.card.settle()
     #expect(!readable(event))
   }
 
@@ -132,7 +133,7 @@ import Wire
     }
     _ = bench.driver.send(queue: 0, &batch)
     #expect(!bench.driver.armInterrupt(queue: 0))
-    bench.model.step()
+    bench.card.settle()
     #expect(readable(bench.driver.eventDescriptor(queue: 0)))
     let rest = bench.driver.send(queue: 0, &batch)
     #expect(rest == 7)
@@ -145,8 +146,8 @@ import Wire
     #expect(bench.driver.eventDescriptor(queue: 2) == -1)
     for queue in 0..<2 { #expect(!bench.driver.armInterrupt(queue: queue)) }
     // Which queue the hash picks is the card's business; the right one of the two wakes.
-    for port: UInt16 in 0..<16 { bench.model.receive(Frames.ipv4(tcp: true, ports: (port, 99))) }
-    bench.model.step()
+    for port: UInt16 in 0..<16 { bench.wire.send(Frames.ipv4(tcp: true, ports: (port, 99))) }
+    bench.card.settle()
     #expect(readable(first))
     #expect(readable(second))
     #expect(!readable(bench.driver.controlDescriptor))
@@ -163,8 +164,8 @@ import Wire
       return
     }
     for queue in 0..<2 { #expect(!bench.driver.armInterrupt(queue: queue)) }
-    for port: UInt16 in 0..<16 { bench.model.receive(Frames.ipv4(tcp: true, ports: (port, 99))) }
-    bench.model.step()
+    for port: UInt16 in 0..<16 { bench.wire.send(Frames.ipv4(tcp: true, ports: (port, 99))) }
+    bench.card.settle()
     #expect(readable(events[0]))
     bench.model.setLink(up: false)
     #expect(readable(bench.driver.controlDescriptor))
@@ -177,9 +178,9 @@ import Wire
     for (wait, wakes) in [(0, true), (10_000, false), (80_000, false), (10_000, true)] as [(UInt64, Bool)] {
       _ = bench.frames()
       _ = bench.driver.armInterrupt(queue: 0)
-      bench.model.advance(nanoseconds: wait)
-      bench.model.receive(Frames.plain(1))
-      bench.model.step()
+      bench.card.advance(nanoseconds: wait)
+      bench.wire.send(Frames.plain(1))
+      bench.card.settle()
       #expect(readable(event) == wakes)
     }
   }
@@ -209,28 +210,28 @@ import Wire
     let bench = try Bench { $0.moderationMicroseconds = 100 }
     let event = bench.driver.eventDescriptor(queue: 0)
     _ = bench.driver.armInterrupt(queue: 0)
-    bench.model.receive(Frames.plain(1))
-    bench.model.step()
+    bench.wire.send(Frames.plain(1))
+    bench.card.settle()
     #expect(readable(event))
     _ = bench.frames()
     #expect(!bench.driver.armInterrupt(queue: 0))
     // Held back by moderation while the link changes.
-    bench.model.receive(Frames.plain(2))
-    bench.model.step()
+    bench.wire.send(Frames.plain(2))
+    bench.card.settle()
     #expect(!readable(event))
     bench.model.setLink(up: false)
     #expect(bench.driver.serviceControl() == .link)
-    bench.model.advance(nanoseconds: 100_000)
+    bench.card.advance(nanoseconds: 100_000)
     #expect(readable(event))
   }
 
   @Test func statisticsHaveTheNamesPeopleKnow() throws {
     let bench = try Bench()
-    bench.model.receive(Frames.plain(1, to: .broadcast))
-    bench.model.receive(Frames.plain(2, count: 100, to: MACAddress(1, 0, 0, 0, 0, 1)))
-    bench.model.step()
+    bench.wire.send(Frames.plain(1, to: .broadcast))
+    bench.wire.send(Frames.plain(2, count: 100, to: MACAddress(1, 0, 0, 0, 0, 1)))
+    bench.card.settle()
     try bench.send([Frames.plain(3)])
-    bench.model.step()
+    bench.card.settle()
     let names = Set(bench.driver.statistics().map(\.name))
     for name in ["rx_packets", "tx_packets", "rx_crc_errors", "rx_missed_errors", "tx_timeout_count", "rx_queue_0_packets"] {
       #expect(names.contains(name))

@@ -1,6 +1,7 @@
 // Cards that hang, lie or vanish.
 
 import DriverKit
+import ModelKit
 import Models
 import Packet
 import Platform
@@ -20,12 +21,12 @@ import Wire
     try bench.driver.setReceiveFilter(filter)
     #expect(!bench.driver.armInterrupt(queue: 0))
     try bench.send((0..<5).map { Frames.plain($0) })
-    bench.model.step()
+    bench.card.settle()
     bench.model.faults.transmitHang = true
     try bench.send((5..<15).map { Frames.plain($0) })
     // Received before the reset, not fetched yet.
-    for i in 0..<3 { bench.model.receive(Frames.plain(100 + i)) }
-    bench.model.step()
+    for i in 0..<3 { bench.wire.send(Frames.plain(100 + i)) }
+    bench.card.settle()
     #expect(bench.driver.tick() == [])
     bench.clock.sleep(nanoseconds: 1_000_000_000)
     #expect(bench.driver.tick() == [], "one second is no hang yet")
@@ -44,22 +45,22 @@ import Wire
     #expect(bench.pool.available == Bench.buffers - 64)
     // Filters, VLAN mode and interrupts are as before.
     #expect(!bench.driver.armInterrupt(queue: 0))
-    bench.model.receive(Frames.ipv4(vlan: 7))
-    bench.model.receive(Frames.ipv4(vlan: 8))
-    bench.model.receive(Frames.plain(9, to: MACAddress(2, 2, 2, 2, 2, 2)))
-    bench.model.step()
+    bench.wire.send(Frames.ipv4(vlan: 7))
+    bench.wire.send(Frames.ipv4(vlan: 8))
+    bench.wire.send(Frames.plain(9, to: MACAddress(2, 2, 2, 2, 2, 2)))
+    bench.card.settle()
     #expect(EventFD.drain(bench.driver.eventDescriptor(queue: 0)) > 0)
     let batch = bench.receive()
     let count = batch.count
     #expect(count == 1)
     batch.forEach { check($0.flags.contains(.vlan) && $0.vlan == 7) }
-    let before = bench.model.sent.count
+    let before = bench.wire.sent.count
     try bench.send([Frames.plain(50)])
-    bench.model.step()
-    #expect(bench.model.sent.dropFirst(before).map(\.bytes) == [Frames.plain(50)])
+    bench.card.settle()
+    #expect(bench.wire.sent.dropFirst(before).map(\.bytes) == [Frames.plain(50)])
     bench.model.setLink(up: false)
     #expect(bench.driver.serviceControl() == .link)
-    #expect(bench.model.memory.faults == 0)
+    #expect(bench.model.bus.memory.faults == 0)
   }
 
   /// A queue that was armed before the reset is armed after it, without anybody doing it again.
@@ -68,8 +69,8 @@ import Wire
     _ = bench.driver.armInterrupt(queue: 0)
     _ = bench.driver.recover()
     EventFD.drain(bench.driver.eventDescriptor(queue: 0))
-    bench.model.receive(Frames.plain(1))
-    bench.model.step()
+    bench.wire.send(Frames.plain(1))
+    bench.card.settle()
     #expect(EventFD.drain(bench.driver.eventDescriptor(queue: 0)) > 0)
   }
 
@@ -87,7 +88,7 @@ import Wire
     _ = bench.driver.serviceControl()
     bench.model.faults.transmitHang = false
     for i in 0..<5 {
-      bench.model.step()
+      bench.card.settle()
       try bench.send([Frames.plain(i)])
       bench.clock.sleep(nanoseconds: 3_000_000_000)
       #expect(bench.driver.tick() == [])
@@ -98,7 +99,7 @@ import Wire
     let bench = try Bench()
     bench.model.faults.neverReports = true
     try bench.send((0..<40).map { Frames.plain($0) })
-    bench.model.step()
+    bench.card.settle()
     _ = bench.driver.tick()
     bench.clock.sleep(nanoseconds: 2_000_000_000)
     #expect(bench.driver.tick() == .reset)
@@ -113,8 +114,8 @@ import Wire
     bench.model.setPHY(10, 0x38ff)
     #expect(bench.driver.tick() == .reset)
     #expect(bench.driver.tick() == [])
-    bench.model.receive(Frames.plain(1))
-    bench.model.step()
+    bench.wire.send(Frames.plain(1))
+    bench.card.settle()
     #expect(bench.frames() == [Frames.plain(1)])
   }
 
@@ -149,13 +150,13 @@ import Wire
   func impossibleLengthsAreDroppedAndCounted(length: UInt16) throws {
     let bench = try Bench()
     bench.model.faults.receiveLength = length
-    for i in 0..<10 { bench.model.receive(Frames.plain(i)) }
-    bench.model.step()
+    for i in 0..<10 { bench.wire.send(Frames.plain(i)) }
+    bench.card.settle()
     #expect(bench.frames() == [])
     #expect(bench.statistic("rx_queue_0_errors") == 10)
     bench.model.faults.receiveLength = nil
-    bench.model.receive(Frames.plain(11))
-    bench.model.step()
+    bench.wire.send(Frames.plain(11))
+    bench.card.settle()
     #expect(bench.frames() == [Frames.plain(11)])
     #expect(bench.pool.available == Bench.buffers - 64)
   }
@@ -163,14 +164,14 @@ import Wire
   @Test func damagedFramesAreDroppedAndCounted() throws {
     let bench = try Bench { $0.mtu = 9000 }
     bench.model.faults.receiveErrors = 1 << 24
-    bench.model.receive(Frames.plain(1))
-    bench.model.receive(Frames.plain(2, count: 9000))
-    bench.model.step()
+    bench.wire.send(Frames.plain(1))
+    bench.wire.send(Frames.plain(2, count: 9000))
+    bench.card.settle()
     #expect(bench.frames() == [])
     #expect(bench.statistic("rx_queue_0_errors") == 2)
     bench.model.faults.receiveErrors = 0
-    bench.model.receive(Frames.plain(3, count: 5000))
-    bench.model.step()
+    bench.wire.send(Frames.plain(3, count: 5000))
+    bench.card.settle()
     #expect(bench.frames() == [Frames.plain(3, count: 5000)])
     #expect(bench.pool.available == Bench.buffers - 64)
   }
@@ -181,16 +182,16 @@ import Wire
     bench.model.faults.missingEnds = 200
     var received = 0
     for i in 0..<201 {
-      bench.model.receive(Frames.plain(i, count: 1000))
-      bench.model.step()
+      bench.wire.send(Frames.plain(i, count: 1000))
+      bench.card.settle()
       received += bench.frames().count
       #expect(bench.pool.available >= Bench.buffers - 64 - 1)
     }
     // The 201st ends what never began properly; the next one is whole again.
     #expect(received == 0)
     #expect(bench.statistic("rx_queue_0_errors") == 1)
-    bench.model.receive(Frames.plain(500))
-    bench.model.step()
+    bench.wire.send(Frames.plain(500))
+    bench.card.settle()
     #expect(bench.frames() == [Frames.plain(500)])
     #expect(bench.pool.available == Bench.buffers - 64)
   }
@@ -207,7 +208,7 @@ import Wire
         return
       }
       #expect(reason.contains("head"))
-      #expect(!bench.model.isBusMaster, "no more DMA")
+      #expect(!bench.card.isBusMaster, "no more DMA")
       let taken = try bench.send([Frames.plain(2)])
       #expect(taken == 0)
       bench.driver.stop()
@@ -231,7 +232,7 @@ import Wire
     bench.clock.sleep(nanoseconds: 2_000_000_000)
     bench.model.faults.stuckReset = true
     #expect(bench.driver.tick() == [.reset, .lost])
-    #expect(!bench.model.isBusMaster)
+    #expect(!bench.card.isBusMaster)
     bench.driver.stop()
     #expect(bench.pool.available == Bench.buffers)
   }

@@ -1,6 +1,7 @@
 // Frames through the rings: order, wrapping, jumbo frames, offloads, two queues.
 
 import DriverKit
+import ModelKit
 import Models
 import Packet
 import Testing
@@ -13,8 +14,8 @@ import Wire
     let bench = try Bench()
     var expected = 0
     for round in 0..<40 {
-      for i in 0..<(round % 5) * 12 { bench.model.receive(Frames.plain(expected + i, count: 60 + (expected + i) % 1400)) }
-      bench.model.step()
+      for i in 0..<(round % 5) * 12 { bench.wire.send(Frames.plain(expected + i, count: 60 + (expected + i) % 1400)) }
+      bench.card.settle()
       for frame in bench.frames() {
         #expect(frame == Frames.plain(expected, count: 60 + expected % 1400))
         expected += 1
@@ -24,18 +25,18 @@ import Wire
     #expect(bench.pool.available == Bench.buffers - 64)
     #expect(bench.statistic("rx_packets") == UInt64(expected))
     #expect(bench.statistic("rx_queue_0_packets") == UInt64(expected))
-    #expect(bench.model.memory.faults == 0)
+    #expect(bench.model.bus.memory.faults == 0)
   }
 
   @Test func aFullRingLosesFramesAndTheCardCountsThem() throws {
     let bench = try Bench()
-    for i in 0..<100 { bench.model.receive(Frames.plain(i)) }
-    bench.model.step()
+    for i in 0..<100 { bench.wire.send(Frames.plain(i)) }
+    bench.card.settle()
     // One descriptor of 64 stays with the driver.
     #expect(bench.frames() == (0..<63).map { Frames.plain($0) })
     #expect(bench.statistic("rx_missed_errors") == 37)
-    bench.model.receive(Frames.plain(500))
-    bench.model.step()
+    bench.wire.send(Frames.plain(500))
+    bench.card.settle()
     #expect(bench.frames() == [Frames.plain(500)])
   }
 
@@ -43,8 +44,8 @@ import Wire
     let bench = try Bench()
     var hoard = PacketBatch(capacity: Bench.buffers)
     while let packet = bench.pool.allocate() { if let refused = hoard.append(packet) { _ = consume refused } }
-    bench.model.receive(Frames.plain(1))
-    bench.model.step()
+    bench.wire.send(Frames.plain(1))
+    bench.card.settle()
     #expect(bench.frames() == [])
     #expect(bench.pool.exhausted > 0)
     hoard.removeAll()
@@ -60,9 +61,9 @@ import Wire
       let taken = try bench.send(frames)
       #expect(taken == batch)
       number += batch
-      bench.model.step()
+      bench.card.settle()
     }
-    #expect(bench.model.sent.map(\.bytes) == (0..<number).map { Frames.plain($0, count: 60 + $0 % 1400) })
+    #expect(bench.wire.sent.map(\.bytes) == (0..<number).map { Frames.plain($0, count: 60 + $0 % 1400) })
     bench.driver.reclaim(queue: 0)
     #expect(bench.pool.available == Bench.buffers - 64)
     #expect(bench.statistic("tx_queue_0_packets") == UInt64(number))
@@ -83,18 +84,18 @@ import Wire
     #expect(left == 17)
     let none = bench.driver.send(queue: 0, &batch)
     #expect(none == 0)
-    bench.model.step()
+    bench.card.settle()
     let second = bench.driver.send(queue: 0, &batch)
     #expect(second == 17)
-    bench.model.step()
-    #expect(bench.model.sent.map(\.bytes) == (0..<80).map { Frames.plain($0) })
+    bench.card.settle()
+    #expect(bench.wire.sent.map(\.bytes) == (0..<80).map { Frames.plain($0) })
   }
 
   @Test func shortFramesArePadded() throws {
     let bench = try Bench()
     try bench.send([[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14]])
-    bench.model.step()
-    #expect(bench.model.sent[0].bytes == Array(1...14) + [UInt8](repeating: 0, count: 46))
+    bench.card.settle()
+    #expect(bench.wire.sent[0].bytes == Array(1...14) + [UInt8](repeating: 0, count: 46))
   }
 
   @Test func framesThatCannotBeSentAreDroppedAndCounted() throws {
@@ -104,8 +105,8 @@ import Wire
     let empty = try bench.packet([])
     let takenEmpty = bench.send(empty)
     #expect(takenEmpty == 1)
-    bench.model.step()
-    #expect(bench.model.sent.map(\.bytes) == [Frames.plain(1), Frames.plain(3)])
+    bench.card.settle()
+    #expect(bench.wire.sent.map(\.bytes) == [Frames.plain(1), Frames.plain(3)])
     #expect(bench.statistic("tx_queue_0_drops") == 2)
     bench.driver.reclaim(queue: 0)
     #expect(bench.pool.available == Bench.buffers - 64)
@@ -126,9 +127,9 @@ import Wire
         }
       }
       _ = bench.driver.send(queue: 0, &batch)
-      bench.model.step()
-      #expect(bench.model.sent.map(\.bytes) == (0..<8).map { Frames.plain($0) })
-      bench.model.sent = []
+      bench.card.settle()
+      #expect(bench.wire.sent.map(\.bytes) == (0..<8).map { Frames.plain($0) })
+      bench.wire.sent = []
       #expect(other.available == 12)
       bench.driver.reclaim(queue: 0)
       #expect(other.available == 16)
@@ -141,9 +142,9 @@ import Wire
   @Test func jumboFramesComeInOverSeveralBuffers() throws {
     let bench = try Bench { $0.mtu = 9000 }
     for (i, count) in [9018, 60, 2048, 2049, 4096, 4097, 9014, 60].enumerated() {
-      bench.model.receive(Frames.plain(i, count: count))
+      bench.wire.send(Frames.plain(i, count: count))
     }
-    bench.model.step()
+    bench.card.settle()
     let batch = bench.receive()
     var seen: [(Int, Int)] = []
     batch.forEach { packet in
@@ -165,9 +166,9 @@ import Wire
       }
       let taken = try bench.send(frames)
       #expect(taken == 4)
-      bench.model.step()
-      #expect(bench.model.sent.map(\.bytes) == frames)
-      bench.model.sent = []
+      bench.card.settle()
+      #expect(bench.wire.sent.map(\.bytes) == frames)
+      bench.wire.sent = []
     }
     bench.driver.reclaim(queue: 0)
     #expect(bench.pool.available == Bench.buffers - 64)
@@ -175,9 +176,9 @@ import Wire
 
   @Test func withoutJumboFramesLongOnesStayOut() throws {
     let bench = try Bench()
-    bench.model.receive(Frames.plain(1, count: 1518))
-    bench.model.receive(Frames.plain(2, count: 1519))
-    bench.model.step()
+    bench.wire.send(Frames.plain(1, count: 1518))
+    bench.wire.send(Frames.plain(2, count: 1519))
+    bench.card.settle()
     #expect(bench.frames() == [Frames.plain(1, count: 1518)])
     #expect(bench.statistic("rx_long_length_errors") == 1)
   }
@@ -191,9 +192,9 @@ import Wire
     var brokenHeader = Frames.ipv4()
     brokenHeader[22] ^= 1
     for frame in [Frames.ipv4(tcp: true), Frames.ipv4(), broken, brokenHeader, Frames.plain(1)] {
-      bench.model.receive(frame)
+      bench.wire.send(frame)
     }
-    bench.model.step()
+    bench.card.settle()
     let batch = bench.receive()
     var flags: [PacketFlags] = []
     batch.forEach { flags.append($0.flags.subtracting(.hashed)) }
@@ -218,9 +219,9 @@ import Wire
     }
     let taken = bench.send(packet)
     #expect(taken == 1)
-    bench.model.step()
+    bench.card.settle()
     let expected = Frames.ipv4(tcp: tcp, vlan: vlan)
-    #expect(Array(bench.model.sent[0].bytes.prefix(expected.count)) == expected)
+    #expect(Array(bench.wire.sent[0].bytes.prefix(expected.count)) == expected)
     bench.driver.reclaim(queue: 0)
     #expect(bench.pool.available == Bench.buffers - 64)
   }
@@ -230,18 +231,18 @@ import Wire
     let bench = try Bench()
     var broken = Frames.ipv4(tcp: true)
     broken[60] ^= 1
-    for frame in [Frames.ipv4(tcp: true), broken] { bench.model.receive(frame) }
-    bench.model.step()
+    for frame in [Frames.ipv4(tcp: true), broken] { bench.wire.send(frame) }
+    bench.card.settle()
     var batch = bench.receive()
     _ = bench.driver.send(queue: 0, &batch)
-    bench.model.step()
-    #expect(bench.model.sent.map(\.bytes) == [Frames.ipv4(tcp: true), broken])
+    bench.card.settle()
+    #expect(bench.wire.sent.map(\.bytes) == [Frames.ipv4(tcp: true), broken])
   }
 
   @Test func tagsAreStrippedAndInserted() throws {
     let bench = try Bench { $0.stripVLAN = true }
-    bench.model.receive(Frames.ipv4(vlan: 0x6123))
-    bench.model.step()
+    bench.wire.send(Frames.ipv4(vlan: 0x6123))
+    bench.card.settle()
     var batch = bench.receive()
     batch.forEach { packet in
       check(packet.flags.contains(.vlan))
@@ -250,16 +251,16 @@ import Wire
     }
     // Sent on, the tag is there again.
     _ = bench.driver.send(queue: 0, &batch)
-    bench.model.step()
-    #expect(bench.model.sent.count == 1)
-    #expect(bench.model.sent[0].bytes.starts(with: Frames.ipv4(vlan: 0x6123)))
+    bench.card.settle()
+    #expect(bench.wire.sent.count == 1)
+    #expect(bench.wire.sent[0].bytes.starts(with: Frames.ipv4(vlan: 0x6123)))
   }
 
   @Test(arguments: [0, 32])
   func withoutStrippingTheDriverInsertsTagsItself(room: Int) throws {
     let bench = try Bench()
-    bench.model.receive(Frames.ipv4(vlan: 9))
-    bench.model.step()
+    bench.wire.send(Frames.ipv4(vlan: 9))
+    bench.card.settle()
     #expect(bench.frames()[0].starts(with: Frames.ipv4(vlan: 9)))
     let plain = Frames.ipv4(payload: 100)
     let packet = try bench.packet([UInt8](repeating: 0, count: room) + plain)
@@ -267,8 +268,8 @@ import Wire
     packet.flags = .vlan
     packet.vlan = 0x2007
     _ = bench.send(packet)
-    bench.model.step()
-    #expect(bench.model.sent.map(\.bytes) == [Frames.ipv4(payload: 100, vlan: 0x2007)])
+    bench.card.settle()
+    #expect(bench.wire.sent.map(\.bytes) == [Frames.ipv4(payload: 100, vlan: 0x2007)])
   }
 
   // MARK: Two queues
@@ -277,9 +278,9 @@ import Wire
     let bench = try Bench { $0.queues = 2 }
     var both = [0, 0]
     for port: UInt16 in 0..<64 {
-      bench.model.receive(Frames.ipv4(tcp: true, from: 1, to: 2, ports: (port, 80)))
-      bench.model.receive(Frames.ipv4(tcp: true, from: 2, to: 1, ports: (80, port)))
-      bench.model.step()
+      bench.wire.send(Frames.ipv4(tcp: true, from: 1, to: 2, ports: (port, 80)))
+      bench.wire.send(Frames.ipv4(tcp: true, from: 2, to: 1, ports: (80, port)))
+      bench.card.settle()
       var hashes: [UInt32] = []
       for queue in 0..<2 {
         let batch = bench.receive(queue: queue)
@@ -300,9 +301,9 @@ import Wire
     let bench = try Bench { $0.queues = 2 }
     try bench.send([Frames.plain(1)], queue: 0)
     try bench.send([Frames.plain(2)], queue: 1)
-    bench.model.step()
-    #expect(bench.model.sent.map(\.queue) == [0, 1])
-    #expect(bench.model.sent.map(\.bytes) == [Frames.plain(1), Frames.plain(2)])
+    bench.card.settle()
+    #expect(bench.wire.sent.map(\.queue) == [0, 1])
+    #expect(bench.wire.sent.map(\.bytes) == [Frames.plain(1), Frames.plain(2)])
     #expect(bench.driver.receive(queue: 2, max: 1) == 0)
     #expect(bench.driver.receive(queue: -1, max: 1) == 0)
   }
