@@ -75,20 +75,23 @@ public final class ModelServer {
   public private(set) var clients = 0
   /// What all clients before the present one did.
   private var past = SessionCounts()
-  private let listener: ListeningSocket
+  private var listener: ListeningSocket?
+  public let path: String
   private var socket: ClientSocket?
   private var session: ModelSession?
+  /// The present client has said something.
+  private var isAnnounced = false
   let started = MonotonicClock().now()
 
   /// - Throws: when the socket cannot be made.
   public init(_ model: any DeviceModel, path: String, options: Options = Options()) throws(ModelServerError) {
     self.model = model
     self.options = options
+    self.path = path
     listener = try ListeningSocket(path: path)
     model.bus.sharesDoorbells = options.mode == .shared
   }
 
-  public var path: String { listener.path }
   public var hasClient: Bool { session != nil }
 
   /// What all clients did.
@@ -102,7 +105,14 @@ public final class ModelServer {
     past = past.adding(counts)
     self.session = nil
     socket = nil
-    onEvent(.left(client: clients, reason: reason, counts))
+    if isAnnounced { onEvent(.left(client: clients, reason: reason, counts)) }
+  }
+
+  /// Asks the client to let go of the device, parts with it, and removes the socket.
+  public func close() {
+    session?.interrupts.deliver(InterruptIndex.request, 0)
+    disconnect(reason: "the server was stopped")
+    listener = nil
   }
 
   // MARK: Rounds
@@ -126,13 +136,20 @@ public final class ModelServer {
   }
 
   private func admit() -> Int {
-    guard let socket = listener.accept() else { return 0 }
-    clients += 1
+    guard let socket = listener?.accept() else { return 0 }
     drainWire()
     self.socket = socket
+    isAnnounced = false
     session = ModelSession(model, mode: options.mode, nanosecondsAnAccess: options.nanosecondsAnAccess)
-    onEvent(.connected(client: clients))
     return 1
+  }
+
+  /// Who says nothing was only looking whether somebody is here.
+  private func announce() {
+    guard !isAnnounced else { return }
+    isAnnounced = true
+    clients += 1
+    onEvent(.connected(client: clients))
   }
 
   /// What arrived while there was no driver is lost.
@@ -156,6 +173,7 @@ public final class ModelServer {
         disconnect(reason: reason)
         return answered + 1
       case .message(let bytes, let passed):
+        announce()
         let reply = session.handle(bytes[...], passed)
         guard socket.send(reply.bytes, passing: reply.descriptor), !reply.ends else {
           disconnect(reason: reply.ends ? "it does not speak this version of vfio-user" : "the connection broke")
@@ -174,7 +192,7 @@ public final class ModelServer {
 
   /// What wakes the server: the socket, the wire, the client's unmask event. -1 where there is none.
   var wakeDescriptors: [Int32] {
-    guard let session, let socket else { return [listener.descriptor, -1, -1] }
+    guard let session, let socket else { return [listener?.descriptor ?? -1, -1, -1] }
     return [socket.descriptor, model.wire.descriptor, session.interrupts.resampleDescriptor]
   }
   var isBlocked: Bool { socket?.isBlocked ?? false }
