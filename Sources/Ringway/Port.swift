@@ -42,6 +42,8 @@ public final class Port {
   public let maximumFrame: Int
   /// Free packets of each queue, for frames that the program makes itself.
   public let pools: [PacketPool]
+  /// Interrupts of the card that a loop (`PortLoop`) has woken for.
+  public internal(set) var interrupts: UInt64 = 0
   /// Why the port closed by itself; nil while it is open or when the program closed it.
   public private(set) var failure: RingwayError?
 
@@ -194,7 +196,7 @@ public final class Port {
         return lose(.quarantined(card: name, reason: "an uncorrectable PCI Express error was reported"))
       }
     }
-    EventFD.drain(driver.controlDescriptor)
+    interrupts &+= EventFD.drain(driver.controlDescriptor)
     return handle(driver.serviceControl())
   }
 

@@ -6,6 +6,7 @@
 //        every second                  ticks of the drivers, the observer's figures
 //     nothing for a while (adaptive)   arm every queue, look again, sleep until an interrupt
 
+internal import CRingway
 public import DeviceIO
 public import DriverKit
 internal import NetmapCore
@@ -69,6 +70,8 @@ public struct PortLoop: ~Copyable {
   private let ports: [Port]
   private let mode: WaitMode
   private let clock: any TimeSource
+  /// What it has cost so far; up to date when the observer is called, and after `run`.
+  public let figures = LoopFigures()
   /// Stop requests, link and device events.
   private let control: Epoll
   /// Those, and every queue's interrupt.
@@ -77,7 +80,9 @@ public struct PortLoop: ~Copyable {
   private enum Token {
     static let stop: UInt64 = 1 << 32
     static let control: UInt64 = 1 << 33
-    static func queue(_ descriptor: Int32) -> UInt64 { UInt64(UInt32(bitPattern: descriptor)) }
+    /// A queue's descriptor, and above the others' bits which port it belongs to.
+    static func queue(_ descriptor: Int32, port: Int) -> UInt64 { UInt64(port) << 34 | UInt64(UInt32(bitPattern: descriptor)) }
+    static func isQueue(_ token: UInt64) -> Bool { token & (stop | control) == 0 }
   }
 
   /// - Parameters:
@@ -119,7 +124,7 @@ public struct PortLoop: ~Copyable {
       for queue in 0..<port.queueCount {
         let descriptor = port.eventDescriptor(queue: queue)
         guard descriptor >= 0, watched.insert(descriptor).inserted else { continue }
-        try everything.add(descriptor, token: Token.queue(descriptor))
+        try everything.add(descriptor, token: Token.queue(descriptor, port: index))
       }
     }
   }
@@ -135,10 +140,15 @@ public struct PortLoop: ~Copyable {
     var lastWork = start
     var nextLook = start
     var nextSecond = start &+ 1_000_000_000
-    defer { work.publish() }
+    var cost = figures.begin()
+    defer {
+      figures.note(cost)
+      work.publish()
+    }
     maskAll()
     while true {
       var moved = 0
+      let before = rw_ticks()
       var turns = 0
       while turns < 16 {
         let n = work.round(now: now)
@@ -148,7 +158,10 @@ public struct PortLoop: ~Copyable {
         if n == 0 { break }
       }
       now = clock.now()
-      if moved > 0 { lastWork = now }
+      if moved > 0 {
+        lastWork = now
+        cost.add(moved, since: before)
+      }
       if work.isDone(now: now) { return .done }
       if let limit, now &- start >= limit { return .timeout }
       if now >= nextLook {
@@ -157,6 +170,7 @@ public struct PortLoop: ~Copyable {
       }
       if now >= nextSecond {
         nextSecond = max(nextSecond &+ 1_000_000_000, now)
+        figures.note(cost)
         try second(&work, elapsed: now &- start, observer)
       }
       if moved == 0, shouldRest(idle: now &- lastWork) {
@@ -192,7 +206,8 @@ public struct PortLoop: ~Copyable {
       let milliseconds = end > now ? (end &- now &+ 999_999) / 1_000_000 : 0
       do {
         try everything.wait(milliseconds: Int32(clamping: milliseconds)) { event in
-          if event.token < Token.stop { EventFD.drain(Int32(truncatingIfNeeded: event.token)) }
+          guard Token.isQueue(event.token) else { return }
+          ports[Int(event.token >> 34)].interrupts &+= EventFD.drain(Int32(truncatingIfNeeded: event.token))
         }
       } catch { throw .system(error) }
     }

@@ -16,6 +16,8 @@ final class PortSession: LoopObserver {
   private let mode: WaitMode
   private let live: LiveLine
   private var links: [LinkState?]
+  /// What the loop costs; nil before `run`.
+  private(set) var cost: LoopFigures?
   /// Called about once a second; `seconds` since the loop's start.
   var onSecond: ((_ seconds: Double) -> Void)?
   /// Called after every change of a link.
@@ -57,6 +59,7 @@ final class PortSession: LoopObserver {
   /// Runs work until it is done, the time is over, or Ctrl-C.
   func run<Work: PortWork & ~Copyable>(_ work: inout Work, limit: UInt64? = nil) throws -> LoopEnd {
     let loop = try PortLoop(ports, mode: mode, stop: [signals.descriptor])
+    cost = loop.figures
     defer { live.finish() }
     let end = try loop.run(&work, limit: limit, observer: self)
     if end == .stopped { _ = signals.next() }
@@ -114,6 +117,11 @@ final class PortSession: LoopObserver {
   func show(_ text: @autoclosure () -> String, _ object: @autoclosure () -> some Encodable) {
     if json { live.event(object()) } else { live.refresh(text()) }
   }
+
+  /// The same with a table for a person.
+  func show(lines: @autoclosure () -> [String], _ object: @autoclosure () -> some Encodable) {
+    if json { live.event(object()) } else { live.refresh(lines: lines()) }
+  }
 }
 
 private struct LinkEvent: Encodable {
@@ -128,10 +136,12 @@ private struct TextEvent: Encodable {
   let text: String
 }
 
-/// Standard error: lines, and one line that is written over on a terminal.
+/// Standard error: lines, and one line or a table that is written over on a terminal.
 final class LiveLine {
   private let terminal: Bool
   private var isRefreshing = false
+  /// Lines of the table that stands above the cursor.
+  private var drawn = 0
 
   init(json: Bool) { terminal = !json && isatty(2) == 1 }
 
@@ -142,10 +152,21 @@ final class LiveLine {
 
   func refresh(_ text: String) {
     guard terminal else { return printError(text) }
-    let bytes = Array("\r\u{1b}[K\(text)".utf8)
+    put("\r\u{1b}[K\(text)")
+    isRefreshing = true
+  }
+
+  func refresh(lines: [String]) {
+    guard terminal else { return printError(lines.joined(separator: "\n")) }
+    // Up to the last table, over each of its lines, and over what a longer one left.
+    put((drawn > 0 ? "\u{1b}[\(drawn)A" : "") + lines.map { "\r\u{1b}[K\($0)\n" }.joined() + "\u{1b}[J")
+    drawn = lines.count
+  }
+
+  private func put(_ text: String) {
+    let bytes = Array(text.utf8)
     // SAFETY: write reads the array's own bytes.
     _ = unsafe bytes.withUnsafeBytes { unsafe write(2, $0.baseAddress!, $0.count) }
-    isRefreshing = true
   }
 
   func event(_ value: some Encodable) { printError(jsonLine(value)) }
@@ -154,6 +175,7 @@ final class LiveLine {
   func finish() {
     if isRefreshing { printError("") }
     isRefreshing = false
+    drawn = 0
   }
 }
 

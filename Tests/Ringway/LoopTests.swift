@@ -82,6 +82,24 @@ final class Witness: LoopObserver {
     work.enough = 4
     #expect(try loop.run(&work, limit: 20_000_000_000) == .done)
     other.join()
+    #expect(pair.ports[1].interrupts >= 2 && pair.ports[1].interrupts <= 5 && pair.ports[0].interrupts == 0)
+    #expect(loop.figures.packets == 0 && loop.figures.busyTicks == 0 && loop.figures.totalTicks > 0)
+  }
+
+  @Test func dropsAreCountersThatSayWhy() throws {
+    let names = [
+      ("rx_missed_errors", "rx_missed_errors"), ("rx_queue_0_drops", "rx_queue_drops"),
+      ("tx_queue_15_lost_in_reset", "tx_queue_lost_in_reset"), ("rx_queue_3_errors", "rx_queue_errors"),
+    ]
+    for (name, reason) in names { #expect(Port.dropReason(name) == reason) }
+    // Sums of others, and counters of what did not get lost.
+    for name in ["rx_errors", "rx_no_buffer_count", "rx_queue_0_packets", "rx_queue_x_drops", "drops", "", "tx_dropped"] {
+      #expect(Port.dropReason(name) == nil)
+    }
+    let pair = try FakePair()
+    #expect(pair.ports[0].drops().isEmpty)
+    pair.drivers[0].missed = 7
+    #expect(pair.ports[0].drops() == [Statistic("rx_missed_errors", 7)])
   }
 
   @Test func eventsReachTheObserver() throws {
@@ -139,6 +157,8 @@ final class Witness: LoopObserver {
     #expect(ContinuousClock.now - start >= .milliseconds(49))
     let packets = work.receiver.counts.packets
     #expect(packets == 500)
+    let figures = loop.figures
+    #expect(figures.packets >= 500 && figures.busyTicks > 0 && figures.totalTicks > figures.busyTicks)
   }
 }
 
