@@ -208,6 +208,9 @@ class Guest:
             if nic.is_vfio:
                 script.append(f"nic vfio {self.address(nic.id)} >/dev/null")
             elif nic.namespace:
+                if nic.model == "igb":
+                    # Not loaded at boot: cards that are vfio's come first in a topology, and stay so.
+                    script.append("modprobe igb")
                 script += [f"dev=$(nic netdev {self.address(nic.id)})", f"ip link set $dev netns {nic.namespace} name {nic.id}"]
                 # No duplicate address detection: it would make each scenario wait two seconds.
                 script.append(f"ip netns exec {nic.namespace} sh -c 'echo 0 > /proc/sys/net/ipv6/conf/{nic.id}/accept_dad'")

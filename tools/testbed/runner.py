@@ -11,6 +11,7 @@ import time
 import traceback
 from xml.sax.saxutils import escape, quoteattr
 
+from . import backport
 from . import scenario as registry
 from .channel import ChannelError
 from .guest import Guest
@@ -78,6 +79,9 @@ class Runner:
         if self.guest and (scenario.isolated or self.guest_topology != scenario.topology):
             self.drop()
         if not self.guest:
+            problem = backport.problem(scenario.topology.qemu)
+            if problem:
+                raise Skip(problem)
             problem = namespace_problem(scenario.topology.host_script) if scenario.topology.host_script else None
             if problem:
                 raise Skip(f"this host has no user and network namespaces for it: {problem}")
