@@ -89,6 +89,8 @@ public import Wire
     if features.contains(.controlQueue) { can.insert(.vlanFilter) }
     if features.contains(.controlMAC) { can.insert(.setMACAddress) }
     if features.contains(.mergeableBuffers) { can.insert(.jumboFrames) }
+    if features.contains(.checksum) { can.insert(.transmitChecksum) }
+    if features.contains([.hostTSO4, .hostTSO6]) { can.insert(.transmitSegmentation) }
     return can
   }
 

@@ -98,7 +98,8 @@ extension VirtioNetDriver {
       let vector = interrupts.vector(queue: i)
       unsafe pairs[i].receive.prepare(
         pool: pool, eventIndex: eventIndex, mergeable: features.contains(.mergeableBuffers), maximumFrame: maximumFrame)
-      unsafe pairs[i].transmit.prepare(pool: pool, eventIndex: eventIndex, maximumFrame: maximumFrame)
+      unsafe pairs[i].transmit.prepare(
+        pool: pool, eventIndex: eventIndex, maximumFrame: maximumFrame, offloads: TransmitOffloads(features))
       unsafe pairs[i].receive.queue.notifier = try transport.configure(
         queue: 2 * i, size: options.receiveDescriptors, at: queues.addresses(pair: i, transmit: false), vector: vector)
       unsafe pairs[i].transmit.queue.notifier = try transport.configure(

@@ -45,7 +45,7 @@ struct VirtioNetProbe {
   static func wanted(_ options: PortOptions) -> VirtioFeatures {
     var wanted: VirtioFeatures = [
       .mac, .status, .mtu, .mergeableBuffers, .eventIndex, .controlQueue, .controlReceive, .controlMAC, .version1,
-      .accessPlatform, .orderPlatform, .speedDuplex,
+      .accessPlatform, .orderPlatform, .speedDuplex, .checksum, .hostTSO4, .hostTSO6,
     ]
     if options.queues > 1 { wanted.insert(.multiqueue) }
     return wanted
@@ -60,6 +60,7 @@ struct VirtioNetProbe {
       var features = try transport.negotiate(wanted: Self.wanted(options), clock: clock)
       // A device that offers these without a control queue breaks clause 5.1.3.1.
       if !features.contains(.controlQueue) { features.subtract(.overControlQueue) }
+      if !features.contains(.checksum) { features.subtract([.hostTSO4, .hostTSO6]) }
       self.features = features
       let card = transport.name
       address = try Self.readAddress(transport, features, card)

@@ -2,6 +2,7 @@
 //
 //   no headroom    [constant header, 12 bytes] -> [frame]
 //   VLAN tag       [header, both addresses, tag: 28 bytes of the descriptor's own] -> [rest of the frame]
+//   offloads       [header, 12 bytes of the descriptor's own] -> [frame], or in front as above
 //   several        [header and first part] -> [part] -> ...
 //
 // virtio has no tag insertion of its own. The tag goes out from descriptor memory, so the frame's
@@ -22,6 +23,8 @@ extension TransmitQueue {
     /// The header goes into the first buffer, in front of the frame.
     var inFront = false
     var tagged = false
+    /// To be cut into segments by the device.
+    var isCut = false
     var descriptors: Int { segments + (inFront ? 0 : 1) }
 
     init(_ record: RawPacket) {
@@ -34,6 +37,7 @@ extension TransmitQueue {
       let first = unsafe record.pointee
       tagged = first.flags.rawValue & PacketFlags.vlan.rawValue != 0
       inFront = !tagged && Int(first.offset) >= NetHeader.size && first.length != 0
+      isCut = first.flags.rawValue & PacketFlags.segmentation.rawValue != 0
       guard tagged else { return }
       // Both addresses are taken out of the first buffer, which must hold them, and more.
       total = first.length > 12 ? total &+ UInt32(Ethernet.vlanTagSize) : 0
@@ -47,17 +51,27 @@ extension TransmitQueue {
   mutating func postCarefully(_ record: RawPacket) -> Bool {
     if unsafe postWithConstantHeader(record) { return true }
     let shape = unsafe Shape(record)
-    guard shape.total >= Ethernet.headerSize, shape.total <= maximumFrame, shape.descriptors <= queue.layout.size else {
-      counters.drops &+= 1
-      unsafe PoolState.put(record)
-      return true
+    let most = shape.isCut ? TransmitOffloads.largestFrame : maximumFrame
+    guard shape.total >= Ethernet.headerSize, shape.total <= most, shape.descriptors <= queue.layout.size else {
+      return unsafe refuse(record)
     }
     if shape.descriptors > free.count {
       reclaim()
       if shape.descriptors > free.count { return false }
     }
-    let head = unsafe fillChain(record, shape)
+    // Changes checksum fields, so it comes once, when the frame is certain to go.
+    guard let header = unsafe offloads.header(for: record, shift: shape.tagged ? Ethernet.vlanTagSize : 0) else {
+      return unsafe refuse(record)
+    }
+    let head = unsafe fillChain(record, shape, header)
     unsafe post(record, head: head, bytes: shape.total)
+    return true
+  }
+
+  /// A frame that can never be sent: counted, freed, and taken.
+  private mutating func refuse(_ record: RawPacket) -> Bool {
+    counters.drops &+= 1
+    unsafe PoolState.put(record)
     return true
   }
 
@@ -67,7 +81,7 @@ extension TransmitQueue {
     let first = unsafe record.pointee
     let length = UInt32(first.length)
     guard unsafe first.next == nil, length >= Ethernet.headerSize, length <= maximumFrame,
-      Int(first.offset) < NetHeader.size, first.flags.rawValue & PacketFlags.vlan.rawValue == 0, free.count >= 2
+      Int(first.offset) < NetHeader.size, first.flags.rawValue & Self.careFlags == 0, free.count >= 2
     else { return false }
     let head = free.take()
     let body = free.take()
@@ -93,7 +107,7 @@ extension TransmitQueue {
   }
 
   /// Writes the descriptors of a frame. Returns the first one's number.
-  private mutating func fillChain(_ record: RawPacket, _ shape: Shape) -> UInt32 {
+  private mutating func fillChain(_ record: RawPacket, _ shape: Shape, _ words: TransmitHeader) -> UInt32 {
     var remaining = shape.descriptors
     let head = free.take()
     var id = head
@@ -112,10 +126,10 @@ extension TransmitQueue {
     }
     var skip = 0
     if shape.tagged {
-      unsafe put(writeTaggedHeader(record, head), UInt32(NetHeader.size + 12 + Ethernet.vlanTagSize))
+      unsafe put(writeTaggedHeader(record, head, words), UInt32(NetHeader.size + 12 + Ethernet.vlanTagSize))
       skip = 12
     } else if !shape.inFront {
-      put(constantHeader, UInt32(NetHeader.size))
+      put(words.isPlain ? constantHeader : writeHeader(head, words), UInt32(NetHeader.size))
     }
     var front = shape.inFront
     var at: RawPacket? = unsafe record
@@ -128,8 +142,8 @@ extension TransmitQueue {
         front = false
         // SAFETY: `inFront` says that 12 bytes of the buffer lie before the frame.
         let header = unsafe segment.pointee.buffer + (offset - NetHeader.size)
-        unsafe rw_write64(header, 0)
-        unsafe rw_write32(header + 8, 0)
+        unsafe rw_write64(header, words.low)
+        unsafe rw_write32(header + 8, words.high)
         unsafe put(segment.pointee.iova + UInt64(offset - NetHeader.size), length + UInt32(NetHeader.size))
       } else {
         unsafe put(segment.pointee.iova + UInt64(offset + skip), length - UInt32(skip))
@@ -139,13 +153,22 @@ extension TransmitQueue {
     return head
   }
 
+  /// The header in descriptor `head`'s own header memory. Returns its bus address.
+  private func writeHeader(_ head: UInt32, _ words: TransmitHeader) -> UInt64 {
+    // SAFETY: `head` is below the ring's size.
+    let header = unsafe headers + Int(head) * Self.headerStride
+    unsafe rw_write64(header, words.low)
+    unsafe rw_write32(header + 8, words.high)
+    return headerBase &+ UInt64(Int(head) * Self.headerStride)
+  }
+
   /// Header, addresses and tag in descriptor `head`'s own header memory. Returns its bus address.
-  private func writeTaggedHeader(_ record: RawPacket, _ head: UInt32) -> UInt64 {
+  private func writeTaggedHeader(_ record: RawPacket, _ head: UInt32, _ words: TransmitHeader) -> UInt64 {
     // SAFETY: `head` is below the ring's size; the first buffer holds more than 12 bytes of frame.
     let header = unsafe headers + Int(head) * Self.headerStride
     let frame = unsafe record.pointee.buffer + Int(record.pointee.offset)
-    unsafe rw_write64(header, 0)
-    unsafe rw_write32(header + 8, 0)
+    unsafe rw_write64(header, words.low)
+    unsafe rw_write32(header + 8, words.high)
     for i in 0..<12 { unsafe rw_write8(header + 12 + i, rw_read8(frame + i)) }
     let tag = unsafe record.pointee.vlan
     unsafe rw_write8(header + 24, UInt8(Ethernet.typeVLAN >> 8))

@@ -30,6 +30,9 @@ import Wire
   /// Chains with the device that take more than a push on `pool`: several descriptors, several
   /// buffers, or of another pool.
   var careful = 0
+  var offloads = TransmitOffloads()
+  /// Flags of frames that take more thought than `postSimple`'s.
+  @inline(__always) static var careFlags: UInt32 { PacketFlags.vlan.rawValue | TransmitOffloads.flags.rawValue }
   var counters = QueueCounters()
   /// Watchdog: what `taken` was at the last tick, and since which tick it has stood still with
   /// frames on the ring.
@@ -56,7 +59,9 @@ import Wire
   deinit { unsafe links.deallocate() }
 
   /// Makes the queue ready, with nothing posted. Only while the device is quiet.
-  mutating func prepare(pool: UnsafeMutablePointer<PoolState>, eventIndex: Bool, maximumFrame: Int) {
+  mutating func prepare(
+    pool: UnsafeMutablePointer<PoolState>, eventIndex: Bool, maximumFrame: Int, offloads: TransmitOffloads
+  ) {
     releaseAll()
     queue.reset(eventIndex: eventIndex)
     free.reset()
@@ -67,6 +72,7 @@ import Wire
     stoodStillSince = nil
     unsafe self.pool = pool
     self.maximumFrame = UInt32(truncatingIfNeeded: maximumFrame)
+    self.offloads = offloads
     queue.suppressInterrupts()
   }
 
@@ -143,7 +149,7 @@ import Wire
       let length = unsafe UInt32(record.pointee.length)
       let offset = unsafe Int(record.pointee.offset)
       guard unsafe record.pointee.next == nil, unsafe record.pointee.pool == pool, offset >= NetHeader.size,
-        length &- UInt32(Ethernet.headerSize) <= most, unsafe record.pointee.flags.rawValue & PacketFlags.vlan.rawValue == 0
+        length &- UInt32(Ethernet.headerSize) <= most, unsafe record.pointee.flags.rawValue & Self.careFlags == 0
       else { break }
       let id = unsafe UInt32(ids[k])
       // SAFETY: `offset` says that these 12 bytes of the buffer lie before the frame.

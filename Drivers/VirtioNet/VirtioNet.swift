@@ -23,8 +23,13 @@ import VirtioTransport
 
 /// Feature bits of network devices (clause 5.1.3).
 extension VirtioFeatures {
+  /// VIRTIO_NET_F_CSUM: the device finishes checksums of sent frames.
+  static let checksum = VirtioFeatures(rawValue: 1 << 0)
   static let mtu = VirtioFeatures(rawValue: 1 << 3)
   static let mac = VirtioFeatures(rawValue: 1 << 5)
+  /// VIRTIO_NET_F_HOST_TSO4 and TSO6: the device cuts sent frames into segments.
+  static let hostTSO4 = VirtioFeatures(rawValue: 1 << 11)
+  static let hostTSO6 = VirtioFeatures(rawValue: 1 << 12)
   /// VIRTIO_NET_F_MRG_RXBUF: the device may spread a frame over several buffers.
   static let mergeableBuffers = VirtioFeatures(rawValue: 1 << 15)
   static let status = VirtioFeatures(rawValue: 1 << 16)

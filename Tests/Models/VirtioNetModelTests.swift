@@ -6,7 +6,7 @@ import PCI
 import Testing
 
 /// A driver by hand, in the standard's own numbers: none of the project's driver code takes part.
-@safe private final class HandDriver {
+@safe final class HandDriver {
   let model: VirtioNetModel
   let card: InProcessCard
   let wire = TestWire()
@@ -17,10 +17,10 @@ import Testing
   /// Queue q: descriptors at q * 0x2000, available ring 0x400 further, used ring 0x800 further; size 16.
   /// Buffers from 0x8000 on.
 
-  init(_ options: VirtioNetModelOptions = VirtioNetModelOptions()) throws {
+  init(_ options: VirtioNetModelOptions = VirtioNetModelOptions(), mode: InProcessCard.Mode = .trapped) throws {
     model = VirtioNetModel(options)
     model.wire = wire
-    card = InProcessCard(model)
+    card = InProcessCard(model, mode: mode)
     registers = try card.registers(bar: 4)
     unsafe memory = .allocate(byteCount: Self.size, alignment: 4096)
     unsafe memory.initializeMemory(as: UInt8.self, repeating: 0, count: Self.size)
@@ -83,6 +83,23 @@ import Testing
   }
 
   func notify(_ queue: UInt16) { registers.doorbell(at: 0x3000 + 4 * Int(queue))?.ring16(queue) }
+
+  /// Sends a command and gives the answer; nil when there is none.
+  func command(_ queue: UInt16, _ bytes: [UInt8]) -> UInt8? {
+    for (i, byte) in bytes.enumerated() { put(byte, 0xf000 + i) }
+    put(0xee as UInt8, 0xeff0)
+    describe(Int(queue), 0, 0xf000, UInt32(bytes.count), flags: 1, next: 1)
+    describe(Int(queue), 1, 0xeff0, 1, flags: 2)
+    offer(Int(queue), 0)
+    notify(queue)
+    card.settle()
+    let answer = get(0xeff0, UInt8.self)
+    return answer == 0xee ? nil : answer
+  }
+
+  /// Puts bytes into a buffer.
+  func fill(_ bytes: [UInt8], at buffer: Int) { for (i, byte) in bytes.enumerated() { put(byte, buffer + i) } }
+  func bytes(_ buffer: Int, _ count: Int) -> [UInt8] { (0..<count).map { get(buffer + $0, UInt8.self) } }
 
   func used(_ queue: Int) -> UInt16 { get(queue * 0x2000 + 0x802, UInt16.self) }
 }
