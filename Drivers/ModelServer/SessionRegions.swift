@@ -38,7 +38,8 @@ extension ModelSession {
     out.append32(UInt32(needed))
     out.append32(flags)
     out.append32(UInt32(region))
-    out.append32(!areas.isEmpty && hasRoom ? 32 : 0)
+    // Also in an answer that has no room for them: QEMU refuses capabilities that begin nowhere.
+    out.append32(areas.isEmpty ? 0 : 32)
     out.append64(UInt64(size))
     // Where the region begins in the file that goes with the answer.
     out.append64(0)
