@@ -10,12 +10,14 @@ import Wire
 /// Which card.
 enum CardKind: String, ExpressibleByArgument, CaseIterable {
   case intel82599 = "82599"
+  case intel82574 = "82574"
   case virtioNet = "virtio-net"
 
   /// - Parameter pairs: queue pairs, where the card leaves a choice.
   func make(address: MACAddress, pairs: Int) throws -> any DeviceModel {
     switch self {
     case .intel82599: return try Intel82599Model(address: address)
+    case .intel82574: return try E1000eModel(address: address, negotiationTime: 50_000_000)
     case .virtioNet:
       var options = VirtioNetModelOptions()
       options.address = address

@@ -94,7 +94,7 @@ import Wire
     bench.arrive(plainFrame(1))
     let bytes = bench.received().first?.bytes ?? []
     #expect(Array(bytes.prefix(60)) == plainFrame(1) && bytes.count == 64)
-    let sum = plainFrame(1).withUnsafeBytes { unsafe EthernetCRC.of($0) }
+    let sum = unsafe plainFrame(1).withUnsafeBytes { unsafe EthernetCRC.of($0) }
     #expect(Array(bytes.suffix(4)) == (0..<4).map { UInt8(truncatingIfNeeded: sum >> UInt32(8 * $0)) })
   }
 
