@@ -6,7 +6,7 @@
 //       sent                          81,190    979 Mb/s       974,280   1,469,923,112
 //       interrupts                     2,310                    27,720
 //       dropped: rx_missed_errors          0                       120
-//     both: 612 cycles a packet, 38% of a processor
+//     both: 612 cycles a packet, 38.1% of a processor
 
 struct BridgeTable {
   private var last: BridgeFigures?
@@ -56,14 +56,15 @@ extension BridgeFigures.Side {
 }
 
 extension BridgeFigures {
-  /// "612 cycles a packet, 38% of a processor", of what was done since `before`.
+  /// "612 cycles a packet, 38.1% of a processor", of what was done since `before`.
   func costText(since before: Cost) -> String {
     let packets = cost.packets &- before.packets
     let busy = cost.busy &- before.busy
     let total = cost.total &- before.total
-    let share = total > 0 ? Int((Double(busy) * 100 / Double(total)).rounded()) : 0
-    guard packets > 0 else { return "no packets, \(share)% of a processor" }
-    return "\(Figure.grouped(busy / packets)) cycles a packet, \(share)% of a processor"
+    let permille = total > 0 ? Int((Double(busy) * 1000 / Double(total)).rounded()) : 0
+    let share = "\(permille / 10).\(permille % 10)% of a processor"
+    guard packets > 0 else { return "no packets, \(share)" }
+    return "\(Figure.grouped(busy / packets)) cycles a packet, \(share)"
   }
 
   /// The summary with what only the table shows.

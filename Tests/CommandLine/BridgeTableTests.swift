@@ -33,7 +33,7 @@ import Testing
         "  received                                 0       0 b/s               3                 180",
         "  sent                                 2,000     16 Mb/s           5,000           5,000,000",
         "  interrupts                               0                           1",
-        "both: 100 cycles a packet, 20% of a processor",
+        "both: 100 cycles a packet, 20.0% of a processor",
       ])
   }
 
@@ -41,6 +41,6 @@ import Testing
     let text = figures(2, packets: 100, cost: .init(packets: 0, busy: 0, total: 10)).longSummary
     #expect(text.contains("vfio-user:/tmp/a: 50 interrupts; drops: transmit ring full 4, rx_missed_errors 10"))
     #expect(text.contains("b: 1 interrupts; drops: none"))
-    #expect(text.hasSuffix("forwarding took no packets, 0% of a processor"))
+    #expect(text.hasSuffix("forwarding took no packets, 0.0% of a processor"))
   }
 }
