@@ -111,9 +111,9 @@ import CRingway
       ModelBAR(index: 4, memory: table, is64Bit: true),
     ]
     configuration = Self.makeConfiguration(device)
-    unsafe sending = .allocate(capacity: Self.queueCount)
-    sending.initialize(repeating: Intel82599TransmitQueue(), count: Self.queueCount)
-    unsafe receiving = .allocate(capacity: Self.queueCount)
+    sending = .allocate(capacity: Self.queueCount)
+    unsafe sending.initialize(repeating: Intel82599TransmitQueue(), count: Self.queueCount)
+    receiving = .allocate(capacity: Self.queueCount)
     unsafe receiving.initialize(repeating: Intel82599ReceiveQueue(), count: Self.queueCount)
     self.packetBuffer = Intel82599PacketBuffer(capacity: packetBuffer)
     reset()
