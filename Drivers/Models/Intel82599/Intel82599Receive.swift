@@ -39,8 +39,9 @@ extension Intel82599Model {
 
   /// A frame arrives, without its check sequence.
   func accept(_ frame: UnsafeRawBufferPointer, _ marks: WireMarks, loopback: Bool) {
+    // While the MAC talks to itself nothing comes from the cable.
     guard get(At599.receiveControl) & Bit599.receiveEnable != 0, linkIsUp || loopback,
-      get(At599.receiveSecurity) & Bit599.securityDisable == 0
+      loopback || get(At599.highLevel) & Bit599.loopback == 0, get(At599.receiveSecurity) & Bit599.securityDisable == 0
     else {
       filteredOut += 1
       return
