@@ -13,6 +13,7 @@
 import DMAMemory
 import DriverKit
 import E1000e
+import Igb
 import Models
 import NetmapCore
 import PCI
@@ -64,7 +65,7 @@ func run(_ cards: [any NullCard], _ drivers: [any NetDriver], packets: Int) -> I
   static func main() throws {
     let words = CommandLine.arguments
     guard words.count == 3, let packets = Int(words[2]), packets > 0 else {
-      throw Usage(description: "usage: forward-count e1000e|virtio-net PACKETS")
+      throw Usage(description: "usage: forward-count e1000e|igb|virtio-net PACKETS")
     }
     let type: any NetDriver.Type
     let cards: [any NullCard]
@@ -72,6 +73,9 @@ func run(_ cards: [any NullCard], _ drivers: [any NetDriver], packets: Int) -> I
     case "e1000e":
       type = E1000eDriver.self
       cards = [try NullE1000eCard(), try NullE1000eCard()]
+    case "igb":
+      type = IgbDriver.self
+      cards = [try NullIgbCard(), try NullIgbCard()]
     case "virtio-net":
       type = VirtioNetDriver.self
       cards = [NullVirtioNetCard(), NullVirtioNetCard()]
