@@ -129,7 +129,7 @@ extension IgbDriver {
     let stride = Reg.queueStride
     registers.write([], to: Reg.txdctl, index: i, stride: stride)
     guard i < queueCount else { return }
-    unsafe transmitters[i].open(pool: pool(i), maximumFrame: maximumFrame, insertsVLAN: true)
+    unsafe transmitters[i].open(maximumFrame: maximumFrame, insertsVLAN: true)
     let base = rings.addresses(i).transmit.rawValue
     registers.write(Plain(UInt32(truncatingIfNeeded: base)), to: Reg.tdbal, index: i, stride: stride)
     registers.write(Plain(UInt32(base >> 32)), to: Reg.tdbah, index: i, stride: stride)

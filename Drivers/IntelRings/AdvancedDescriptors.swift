@@ -10,27 +10,27 @@
 //   context          +0    [ seed 32 | vlan 16 | link header 7 | network header 9 ]
 //                    +8    [ segment size 16 | transport header 8 | - | slot 3 | - | command 8 | type 4 | kind 20 ]
 //
-// The two words of a written-back receive descriptor are read once each: what is used as a bound
-// is never read again.
+// A written-back receive descriptor is read in pieces, each of them once: what is used as a bound is
+// never read again.
 
 import DeviceIO
 
 /// Bytes of a descriptor of any kind.
 public let advancedDescriptorSize = 16
 
-/// The second word of a receive descriptor: everything that decides what becomes of the frame.
-struct ReceiveWord: BitwiseCopyable {
-  let bits: UInt64
-  @inline(__always) init(_ bits: UInt64) { self.bits = bits }
+/// Status and errors of a receive descriptor: the low half of its second word.
+struct ReceiveStatus: BitwiseCopyable {
+  let bits: UInt32
+  @inline(__always) init(_ bits: UInt32) { self.bits = bits }
 
-  static let done: UInt64 = 1 << 0
-  static let endOfPacket: UInt64 = 1 << 1
-  static let vlan: UInt64 = 1 << 3
-  static let udpChecked: UInt64 = 1 << 4
-  static let layer4Checked: UInt64 = 1 << 5
-  static let ipChecked: UInt64 = 1 << 6
+  static let done: UInt32 = 1 << 0
+  static let endOfPacket: UInt32 = 1 << 1
+  static let vlan: UInt32 = 1 << 3
+  static let udpChecked: UInt32 = 1 << 4
+  static let layer4Checked: UInt32 = 1 << 5
+  static let ipChecked: UInt32 = 1 << 6
   /// Whatever either family calls an error of the frame or its checksums.
-  static let anyError: UInt64 = 0xff << 24
+  static let anyError: UInt32 = 0xff << 24
 
   @inline(__always) var isDone: Bool { bits & Self.done != 0 }
   @inline(__always) var isLast: Bool { bits & Self.endOfPacket != 0 }
@@ -38,50 +38,46 @@ struct ReceiveWord: BitwiseCopyable {
   @inline(__always) var isPlain: Bool {
     bits & (Self.done | Self.endOfPacket | Self.anyError) == Self.done | Self.endOfPacket
   }
-  @inline(__always) var errors: UInt32 { UInt32(truncatingIfNeeded: bits) & 0xfff0_0000 }
-  /// Bytes in the buffer, as the card claims.
-  @inline(__always) var length: UInt32 { UInt32(truncatingIfNeeded: bits >> 32 & 0xffff) }
-  @inline(__always) var vlanTag: UInt64 { bits >> 48 }
-  /// VLAN, UDP, layer 4 and IP bits: an index into `ReceiveFlags`.
-  @inline(__always) var flagIndex: Int { Int(truncatingIfNeeded: bits >> 3 & 15) }
+  @inline(__always) var errors: UInt32 { bits & 0xfff0_0000 }
+  /// VLAN, UDP, layer 4 and IP bits: where `ReceiveFlags` keeps what they mean, in bytes.
+  @inline(__always) var flagOffset: Int { Int(truncatingIfNeeded: bits & 0x78) }
 }
 
-/// The first word of a written-back receive descriptor.
-struct ReceiveInfo: BitwiseCopyable {
-  let bits: UInt64
-  @inline(__always) init(_ bits: UInt64) { self.bits = bits }
+/// Packet and hash types: the low half of the first word of a written-back receive descriptor.
+struct ReceiveTypes: BitwiseCopyable {
+  let bits: UInt32
+  @inline(__always) init(_ bits: UInt32) { self.bits = bits }
 
   // Packet type bits, as they lie in the word (behind four bits of hash type).
   static let tcp = 1 << 8
   static let udp = 1 << 9
   static let sctp = 1 << 10
-  /// Found by an Ethertype filter: the other type bits mean something else.
-  static let byEthertype = 1 << 15
 
-  @inline(__always) var hash: UInt64 { bits >> 32 }
   /// Hash type and packet types up to SCTP: an index into `ReceiveFlags`.
   @inline(__always) var flagIndex: Int { Int(truncatingIfNeeded: bits & 0x7ff) }
 }
 
 /// One receive descriptor: every operation on it, whoever the buffers come from.
 @unsafe struct ReceiveDescriptor: BitwiseCopyable {
-  private var window: DescriptorWindow
+  private let window: DescriptorWindow
   @inline(__always) init(_ ring: DescriptorWindow, _ index: Int) {
     unsafe window = DescriptorWindow(unsafe: ring.base + index &* advancedDescriptorSize)
   }
+  @inline(__always) init(at address: UnsafeMutableRawPointer) { unsafe window = DescriptorWindow(unsafe: address) }
 
   /// No `done` bit until the card has written the descriptor back.
-  @inline(__always) var word: ReceiveWord { unsafe ReceiveWord(window.read64(8)) }
-  /// Valid once `word` says done, and a barrier lies between.
-  @inline(__always) var info: ReceiveInfo { unsafe ReceiveInfo(window.read64(0)) }
+  @inline(__always) var status: ReceiveStatus { unsafe ReceiveStatus(window.read32(8)) }
+  // Valid once `status` says done, and a barrier lies between.
+  /// Bytes in the buffer, as the card claims.
+  @inline(__always) var length: UInt32 { unsafe UInt32(window.read16(12)) }
+  @inline(__always) var vlanTag: UInt32 { unsafe UInt32(window.read16(14)) }
+  @inline(__always) var types: ReceiveTypes { unsafe ReceiveTypes(window.read32(0)) }
+  @inline(__always) var hash: UInt32 { unsafe window.read32(4) }
 
   /// Offers a buffer to the card.
   @inline(__always) func post(_ iova: UInt64) {
     unsafe window.write64(0, iova)
     unsafe window.write64(8, 0)
-  }
-  @inline(__always) mutating func advance() {
-    unsafe window = DescriptorWindow(unsafe: window.base + advancedDescriptorSize)
   }
 }
 
@@ -108,6 +104,8 @@ enum TransmitWord {
   /// Every data descriptor; `single` for a frame in one buffer.
   static let data = extended | dataType | insertCheckSequence
   static let single = data | endOfPacket
+  /// A length times this is the length and the payload of a frame in one buffer.
+  static let lengthAndPayload: UInt64 = 1 | 1 << payloadShift
 
   // In a context descriptor: the network header is IPv4; the transport is TCP (neither bit: UDP).
   static let ipv4: UInt64 = 1 << 10
@@ -116,10 +114,11 @@ enum TransmitWord {
 
 /// One transmit descriptor: every operation on it, whoever the buffers belong to.
 @unsafe struct TransmitDescriptor: BitwiseCopyable {
-  private var window: DescriptorWindow
+  private let window: DescriptorWindow
   @inline(__always) init(_ ring: DescriptorWindow, _ index: Int) {
     unsafe window = DescriptorWindow(unsafe: ring.base + index &* advancedDescriptorSize)
   }
+  @inline(__always) init(at address: UnsafeMutableRawPointer) { unsafe window = DescriptorWindow(unsafe: address) }
 
   /// The card has sent everything up to here; asked for by `reportStatus`.
   @inline(__always) var isReported: Bool { unsafe window.read32(12) & 1 != 0 }
@@ -132,7 +131,4 @@ enum TransmitWord {
   }
   /// Adds command bits to a descriptor that was posted, before the tail moves past it.
   @inline(__always) func add(_ command: UInt64) { unsafe window.write64(8, window.read64(8) | command) }
-  @inline(__always) mutating func advance() {
-    unsafe window = DescriptorWindow(unsafe: window.base + advancedDescriptorSize)
-  }
 }

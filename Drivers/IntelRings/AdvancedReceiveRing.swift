@@ -117,7 +117,7 @@ public import Packet
   }
 
   /// True when the next descriptor has been written back, or saved frames wait.
-  public var hasWork: Bool { unsafe running && (!saved.isEmpty || ReceiveDescriptor(ring, next).word.isDone) }
+  public var hasWork: Bool { unsafe running && (!saved.isEmpty || ReceiveDescriptor(ring, next).status.isDone) }
 
   /// Before a reset: takes every finished frame out of the ring, for later `receive` calls.
   public mutating func save() {
@@ -133,9 +133,9 @@ public import Packet
     // With no free buffer to replace them, the rest is lost.
     var i = next
     for _ in 0..<count {
-      let word = unsafe ReceiveDescriptor(ring, i).word
-      guard word.isDone else { break }
-      if word.isLast { counters.drops &+= 1 }
+      let status = unsafe ReceiveDescriptor(ring, i).status
+      guard status.isDone else { break }
+      if status.isLast { counters.drops &+= 1 }
       i = (i &+ 1) & (count &- 1)
     }
     running = wasRunning
@@ -186,8 +186,8 @@ public import Packet
         // Plain frames in one piece up to the end of the ring.
         let run = min(room &- k, count &- i)
         let taken = unsafe Self.takePlain(
-          ReceiveDescriptor(ring, i), shadow + (i &+ run), pool.pointee.stack + pool.pointee.top, slots + (k &+ run), -run,
-          flags, bufferSize)
+          ring.base + (i &+ run) &* advancedDescriptorSize, UnsafeMutableRawPointer(shadow + (i &+ run)),
+          pool.pointee.stack + pool.pointee.top, UnsafeMutableRawPointer(slots + (k &+ run)), run &* -8, flags, UInt64(bufferSize))
         let frames = run &+ taken.rest
         k &+= frames
         seen &+= frames
@@ -196,7 +196,7 @@ public import Packet
         i = (i &+ frames) & mask
         if taken.rest == 0 { continue }
       }
-      guard unsafe ReceiveDescriptor(ring, i).word.isDone else { break }
+      guard unsafe ReceiveDescriptor(ring, i).status.isDone else { break }
       if let frame = unsafe takeSegment(i, pool) {
         bytes &+= unsafe UInt64(frame.pointee.frameLength)
         unsafe (slots + k).initialize(to: frame)
@@ -222,43 +222,45 @@ public import Packet
   @inline(__always) private var inChain: Bool { unsafe chain != nil || skipping }
 
   /// Takes whole, undamaged frames, and puts a free buffer into the place of each, until one is
-  /// different. A function of its own, so that everything it uses stays in machine registers.
+  /// different. A function of its own, so that everything it uses stays in machine registers; one
+  /// index, in bytes of pointers, serves all three arrays.
   /// - Parameters:
-  ///   - ends: of the records on the descriptors, and of the slots to fill.
+  ///   - descriptorsEnd, shadowEnd, slotsEnd: behind the descriptors to look at, the records on them,
+  ///     and the slots to fill.
   ///   - free: behind the top of the pool's stack; taken from there downwards.
-  ///   - from: minus the number of descriptors in a row: the index, from the ends.
-  /// - Returns: `rest` is the index where it stopped: 0 at the end, or minus what is left.
-  // SAFETY: -from records lie before each end and before `free`. The record is the ring's alone.
+  ///   - from: minus 8 times the number of descriptors in a row.
+  /// - Returns: `rest` is 0 at the end, or minus what is left.
+  // SAFETY: as many records lie before each end and before `free`. The record is the ring's alone.
   #if RINGWAY_CHECKED
     @_noAllocation @_noLocks
   #endif
   @inline(never)
   private static func takePlain(
-    _ first: ReceiveDescriptor, _ shadowEnd: UnsafeMutablePointer<RawPacket>, _ free: UnsafeMutablePointer<RawPacket>,
-    _ slotsEnd: UnsafeMutablePointer<RawPacket>, _ from: Int, _ flags: ReceiveFlags, _ bufferSize: UInt32
+    _ descriptorsEnd: UnsafeMutableRawPointer, _ shadowEnd: UnsafeMutableRawPointer,
+    _ free: UnsafeMutablePointer<RawPacket>, _ slotsEnd: UnsafeMutableRawPointer, _ from: Int, _ flags: ReceiveFlags,
+    _ bufferSize: UInt64
   ) -> (rest: Int, bytes: UInt64) {
-    var descriptor = unsafe first, free = unsafe free
+    var free = unsafe free
     var j = from, bytes: UInt64 = 0
-    while j < 0 {
-      let word = unsafe descriptor.word
-      guard _fastPath(word.isPlain) else { break }
-      let length = word.length
-      guard _fastPath(length &- 1 < bufferSize) else { break }
+    while j != 0 {
+      let descriptor = unsafe ReceiveDescriptor(at: descriptorsEnd + j &* 2)
+      let status = unsafe descriptor.status
+      guard _fastPath(status.isPlain) else { break }
       rw_dma_rmb()
-      let info = unsafe descriptor.info
-      let record = unsafe shadowEnd[j]
-      unsafe Self.describe(record, word, info, flags.plain(word, info))
-      unsafe Self.setLengths(record, length)
+      let length = unsafe UInt64(descriptor.length)
+      guard _fastPath(length &- 1 < bufferSize) else { break }
+      let record = unsafe (shadowEnd + j).load(as: RawPacket.self)
+      unsafe Self.describe(record, descriptor, flags.plain(status, descriptor.types))
+      unsafe Self.setLengths(record, UInt32(truncatingIfNeeded: length))
       unsafe free -= 1
       let fresh = unsafe free.pointee
       unsafe descriptor.post(fresh.pointee.iova)
-      unsafe descriptor.advance()
-      unsafe shadowEnd[j] = fresh
-      unsafe (slotsEnd + j).initialize(to: record)
-      bytes &+= UInt64(length)
-      j &+= 1
+      unsafe (shadowEnd + j).storeBytes(of: fresh, as: RawPacket.self)
+      unsafe (slotsEnd + j).storeBytes(of: record, as: RawPacket.self)
+      bytes &+= length
+      j &+= 8
     }
-    return (j, bytes)
+    return (j / 8, bytes)
   }
 
   /// A length of 16 bits, offset 0, and the same length for the whole frame: two stores.
@@ -269,12 +271,12 @@ public import Packet
   }
 
   /// Writes what the card said of the frame into its record: hash, VLAN tag, flags.
-  // SAFETY: hash at 40, VLAN tag at 44, interface at 46, as a test holds them.
+  // SAFETY: VLAN tag at 44, interface at 46, as a test holds them.
   @inline(__always)
-  private static func describe(_ record: RawPacket, _ word: ReceiveWord, _ info: ReceiveInfo, _ flags: UInt32) {
-    // The hash, the tag, and no interface: one store.
-    unsafe UnsafeMutableRawPointer(record).storeBytes(
-      of: info.hash | word.vlanTag << 32, toByteOffset: 40, as: UInt64.self)
+  private static func describe(_ record: RawPacket, _ descriptor: ReceiveDescriptor, _ flags: UInt32) {
+    unsafe record.pointee.hash = descriptor.hash
+    // The tag, and no interface: one store.
+    unsafe UnsafeMutableRawPointer(record).storeBytes(of: descriptor.vlanTag, toByteOffset: 44, as: UInt32.self)
     unsafe record.pointee.flags = PacketFlags(rawValue: flags)
     unsafe record.pointee.headerLengths = 0
     unsafe record.pointee.generation &+= 1
@@ -287,22 +289,21 @@ public import Packet
   @inline(never)
   private mutating func takeSegment(_ i: Int, _ pool: UnsafeMutablePointer<PoolState>) -> RawPacket? {
     let descriptor = unsafe ReceiveDescriptor(ring, i), record = unsafe shadow[i]
-    let word = unsafe descriptor.word
+    let status = unsafe descriptor.status
     rw_dma_rmb()
-    let info = unsafe descriptor.info
     if skipping {
-      skipping = !word.isLast
+      skipping = !status.isLast
       unsafe descriptor.post(record.pointee.iova)
       return nil
     }
-    let length = Int(word.length), total = chainBytes &+ length
+    let length = unsafe Int(descriptor.length), total = chainBytes &+ length
     // A frame in one buffer may be as long as the buffer; a chain ends at the port's largest frame.
-    let fits = total <= maximumFrame || (word.isLast && chainBytes == 0)
-    let isDamaged = word.isLast && word.errors & family.damaged != 0
+    let fits = total <= maximumFrame || (status.isLast && chainBytes == 0)
+    let isDamaged = status.isLast && status.errors & family.damaged != 0
     guard !isDamaged, length > 0, length <= Int(bufferSize), fits else {
       counters.errors &+= 1
       dropChain()
-      skipping = !word.isLast
+      skipping = !status.isLast
       unsafe descriptor.post(record.pointee.iova)
       return nil
     }
@@ -310,15 +311,15 @@ public import Packet
     if let end = unsafe chainEnd { unsafe end.pointee.next = record } else { unsafe chain = record }
     unsafe chainEnd = record
     chainBytes = total
-    if word.isLast, let head = unsafe chain {
-      unsafe Self.describe(head, word, info, flags.any(word, info, family))
+    if status.isLast, let head = unsafe chain {
+      unsafe Self.describe(head, descriptor, flags.any(status, descriptor.types, family))
       unsafe head.pointee.frameLength = UInt32(truncatingIfNeeded: total)
     }
     let top = unsafe pool.pointee.top &- 1, fresh = unsafe pool.pointee.stack[top]
     unsafe pool.pointee.top = top
     unsafe descriptor.post(fresh.pointee.iova)
     unsafe shadow[i] = fresh
-    guard word.isLast else { return nil }
+    guard status.isLast else { return nil }
     let frame = unsafe chain
     unsafe chain = nil
     unsafe chainEnd = nil

@@ -31,7 +31,6 @@ public import Packet
   private let family: AdvancedFamily
   /// Descriptors.
   public let count: Int
-  private var pool: UnsafeMutablePointer<PoolState>?
   /// The tail as the card knows it: the first descriptor that was not handed over.
   public private(set) var next = 0
   public private(set) var clean = 0
@@ -39,6 +38,8 @@ public import Packet
   private var maximumSegments = 0
   /// The card inserts tags; otherwise the driver moves the bytes itself.
   private var insertsVLAN = false
+  /// `TransmitWord.lengthAndPayload`; see `postPlain`.
+  private var scale: UInt64 = 0
   /// What the card's context slots hold; all zero is none.
   private var slot0 = TransmitContext()
   private var slot1 = TransmitContext()
@@ -53,7 +54,7 @@ public import Packet
   public private(set) var contexts: UInt64 = 0
   public var counters = QueueCounters()
 
-  /// A group with context descriptors or records of other pools.
+  /// A group with context descriptors or records of several pools.
   private static let mixed: UInt32 = 1 << 31
   private static let groupSize = 32
   /// Shortest frame in bytes; the card pads further by itself.
@@ -87,10 +88,10 @@ public import Packet
   /// - Parameters:
   ///   - maximumFrame: bytes of the longest frame, or of the longest segment of one that is cut.
   ///   - insertsVLAN: the card inserts tags; otherwise they are written into the frames.
-  public mutating func open(pool: UnsafeMutablePointer<PoolState>, maximumFrame: Int, insertsVLAN: Bool) {
-    unsafe self.pool = unsafe pool
+  public mutating func open(maximumFrame: Int, insertsVLAN: Bool) {
     self.maximumFrame = maximumFrame
     self.insertsVLAN = insertsVLAN
+    scale = TransmitWord.lengthAndPayload
     maximumSegments = min(count / 4, Self.mostSegments)
     next = 0
     clean = 0
@@ -134,14 +135,14 @@ public import Packet
   #endif
   @inline(__always)
   private mutating func collect() {
-    guard let pool = unsafe pool else { return }
     let end = next, mask = count &- 1
     var c = clean
     while c != end {
       let group = unsafe ends[c], last = Int(group & ~Self.mixed)
       guard unsafe TransmitDescriptor(ring, last).isReported else { break }
-      if _fastPath(group & Self.mixed == 0) {
-        // SAFETY: the group's records are of this pool and on no stack, so the stack has room.
+      if _fastPath(group & Self.mixed == 0), let first = unsafe shadow[c] {
+        // SAFETY: the group's records are all of one pool and on no stack, so the stack has room.
+        let pool = unsafe first.pointee.pool
         let n = last &+ 1 &- c, top = unsafe pool.pointee.top
         unsafe Self.copy(from: shadow + c, to: pool.pointee.stack + top, n)
         unsafe pool.pointee.top = top &+ n
@@ -187,28 +188,30 @@ public import Packet
     @_noAllocation @_noLocks
   #endif
   public mutating func send(_ batch: inout PacketBatch) -> Int {
-    guard running, let pool = unsafe pool else { return 0 }
+    guard running else { return 0 }
     collect()
     let mask = count &- 1, start = next, slots = unsafe batch.fullSlots, have = batch.count
     let ceiling = UInt32(truncatingIfNeeded: maximumFrame &- Self.shortest)
     var t = start, s = 0, bytes: UInt64 = 0, packets = 0
     waitsForRoom = false
     while s < have {
-      // A group lies in one piece: it ends where the ring does.
+      // A group lies in one piece, and its records are of one pool: it ends where the ring does, or
+      // where another pool's begin.
       let room = min(min(have &- s, Self.groupSize), min((clean &- t &- 1) & mask, count &- t))
       let posted = unsafe Self.postPlain(
-        slots + (s &+ room), TransmitDescriptor(ring, t), shadow + (t &+ room), -room, pool, ceiling)
+        UnsafeMutableRawPointer(slots + (s &+ room)), ring.base + (t &+ room) &* advancedDescriptorSize,
+        UnsafeMutableRawPointer(shadow + (t &+ room)), room &* -8, slots[s].pointee.pool, ceiling, scale)
       let frames = room &+ posted.rest
       if frames > 0 {
         let last = t &+ frames &- 1
         unsafe TransmitDescriptor(ring, last).add(TransmitWord.reportStatus)
-        unsafe ends[t] = UInt32(truncatingIfNeeded: last) | (posted.foreign == 0 ? 0 : Self.mixed)
+        unsafe ends[t] = UInt32(truncatingIfNeeded: last)
         packets &+= frames
         bytes &+= posted.bytes
         s &+= frames
         t = (last &+ 1) & mask
       }
-      if posted.rest < 0 || room == 0 {
+      if frames == 0 {
         // What needs more than one descriptor, or is refused; or a full ring.
         let record = unsafe slots[s], frameBytes = unsafe UInt64(record.pointee.frameLength)
         let outcome = unsafe postAnything(record, at: t)
@@ -235,40 +238,38 @@ public import Packet
     return s
   }
 
-  /// Posts plain frames, one descriptor each, until one is different. A function of its own, so
-  /// that everything it uses stays in machine registers.
+  /// Posts plain frames of one pool, one descriptor each, until one is different. A function of its
+  /// own, so that everything it uses stays in machine registers; one index, in bytes of pointers,
+  /// serves all three arrays.
   /// - Parameters:
-  ///   - slotsEnd, shadowEnd: behind the frames to post, and behind their places in the ring.
-  ///   - from: minus the number of frames: the index, from the ends.
-  /// - Returns: `rest` is the index where it stopped: 0 at the end, or minus what is left.
-  ///   `foreign` is not 0 when a record belongs to another pool.
-  // SAFETY: -from slots and descriptors in a row are free; the caller counted them.
+  ///   - slotsEnd, descriptorsEnd, shadowEnd: behind the frames to post and their places in the ring.
+  ///   - from: minus 8 times the number of frames.
+  ///   - scale: `TransmitWord.lengthAndPayload`, handed in so that it stays one multiplication.
+  /// - Returns: `rest` is 0 at the end, or minus what is left.
+  // SAFETY: as many slots and descriptors in a row are free; the caller counted them.
   #if RINGWAY_CHECKED
     @_noAllocation @_noLocks
   #endif
   @inline(never)
   private static func postPlain(
-    _ slotsEnd: UnsafeMutablePointer<RawPacket>, _ first: TransmitDescriptor,
-    _ shadowEnd: UnsafeMutablePointer<RawPacket?>, _ from: Int, _ pool: UnsafeMutablePointer<PoolState>, _ ceiling: UInt32
-  ) -> (rest: Int, bytes: UInt64, foreign: UInt) {
-    var descriptor = unsafe first
-    var j = from, bytes: UInt64 = 0, foreign: UInt = 0
-    while j < 0 {
-      let record = unsafe slotsEnd[j]
+    _ slotsEnd: UnsafeMutableRawPointer, _ descriptorsEnd: UnsafeMutableRawPointer, _ shadowEnd: UnsafeMutableRawPointer,
+    _ from: Int, _ pool: UnsafeMutablePointer<PoolState>, _ ceiling: UInt32, _ scale: UInt64
+  ) -> (rest: Int, bytes: UInt64) {
+    var j = from, bytes: UInt64 = 0
+    while j != 0 {
+      let record = unsafe (slotsEnd + j).load(as: RawPacket.self)
       guard _fastPath(unsafe Self.asksNothing(record)) else { break }
       guard _fastPath(unsafe record.pointee.next == nil) else { break }
+      guard _fastPath(unsafe record.pointee.pool == pool) else { break }
       let length = unsafe UInt32(record.pointee.length)
       guard _fastPath(length &- UInt32(Self.shortest) <= ceiling) else { break }
-      unsafe descriptor.post(
-        record.pointee.iova &+ UInt64(record.pointee.offset),
-        TransmitWord.single | UInt64(length) | UInt64(length) << TransmitWord.payloadShift)
-      unsafe descriptor.advance()
-      unsafe shadowEnd[j] = record
-      foreign |= unsafe UInt(bitPattern: record.pointee.pool) ^ UInt(bitPattern: pool)
       bytes &+= UInt64(length)
-      j &+= 1
+      unsafe TransmitDescriptor(at: descriptorsEnd + j &* 2).post(
+        record.pointee.iova &+ UInt64(record.pointee.offset), UInt64(length) &* scale &+ TransmitWord.single)
+      unsafe (shadowEnd + j).storeBytes(of: record, as: RawPacket.self)
+      j &+= 8
     }
-    return (j, bytes, foreign)
+    return (j / 8, bytes)
   }
 
   /// No tag to insert, no checksum to insert, nothing to cut.

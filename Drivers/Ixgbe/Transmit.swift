@@ -20,7 +20,7 @@ extension IxgbeDriver {
     let stride = Reg.queueStride
     for i in 0..<Self.mostQueues {
       let used = i < queueCount
-      if used { unsafe transmitters[i].open(pool: pool(i), maximumFrame: maximumFrame, insertsVLAN: true) }
+      if used { unsafe transmitters[i].open(maximumFrame: maximumFrame, insertsVLAN: true) }
       let base = used ? rings.addresses(i).transmit.rawValue : 0
       registers.write(Plain(UInt32(truncatingIfNeeded: base)), to: Reg.tdbal, index: i, stride: stride)
       registers.write(Plain(UInt32(base >> 32)), to: Reg.tdbah, index: i, stride: stride)
