@@ -44,7 +44,12 @@ struct TransmitOffloads {
   }
 
   /// Flags that make a frame more than plain.
-  static var flags: PacketFlags { [.ipChecksum, .tcpChecksum, .udpChecksum, .segmentation] }
+  static var flags: PacketFlags {
+    // An array literal would be an allocation on the packet path.
+    PacketFlags(
+      rawValue: PacketFlags.ipChecksum.rawValue | PacketFlags.tcpChecksum.rawValue | PacketFlags.udpChecksum.rawValue
+        | PacketFlags.segmentation.rawValue)
+  }
   /// Longest frame that a device cuts: a whole datagram (65,535 bytes) and its link header.
   static var largestFrame: UInt32 { 65535 + 127 }
 
