@@ -156,7 +156,11 @@ let package = Package(
     tests("ModelServer", ["CRingway", "ModelKit", "Models", "VFIO", "DMAMemory", "DeviceIO", "PCI", "Wire", "Platform", system]),
     tests("Capture", ["Packet", "DMAMemory", "Platform", system]),
     tests(
-      "Ringway", ["Packet", "NetmapCore", "DriverKit", "PCI", "VFIO", "DMAMemory", "DeviceIO", "Wire", "Platform", system]),
+      "Ringway",
+      [
+        "Packet", "NetmapCore", "DriverKit", "PCI", "VFIO", "DMAMemory", "DeviceIO", "Wire", "Platform", "ModelKit", "Models",
+        "ModelServer", system,
+      ]),
     .testTarget(
       name: "CommandLineTests",
       dependencies: ["ringway", "Ringway", "Wire", .product(name: "ArgumentParser", package: "swift-argument-parser")],

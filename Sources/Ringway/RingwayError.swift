@@ -78,6 +78,8 @@ public enum RingwayError: Error, CustomStringConvertible {
     case .unsupported(let card, let vendor, let device):
       "no driver of Ringway serves \(card) [\(hex(vendor, digits: 4)):\(hex(device, digits: 4))]. `ringway devices` shows which cards are served."
     case .alreadyOpen(let card): "\(card) is open in this process already. Name each card once."
+    case .gone(let card) where card.hasPrefix(VFIOFunction.socketPrefix):
+      "\(card) is gone: its server ended or stopped answering. Start the server anew."
     case .gone(let card): "\(card) is gone: it was unplugged or unbound. Check with `ringway devices`."
     case .quarantined(let card, let reason):
       "\(card) misbehaves and is not used any more: \(reason). Open it again to reset it."
