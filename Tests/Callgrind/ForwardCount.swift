@@ -14,6 +14,7 @@ import DMAMemory
 import DriverKit
 import E1000e
 import Igb
+import Ixgbe
 import Models
 import NetmapCore
 import PCI
@@ -65,7 +66,7 @@ func run(_ cards: [any NullCard], _ drivers: [any NetDriver], packets: Int) -> I
   static func main() throws {
     let words = CommandLine.arguments
     guard words.count == 3, let packets = Int(words[2]), packets > 0 else {
-      throw Usage(description: "usage: forward-count e1000e|igb|virtio-net PACKETS")
+      throw Usage(description: "usage: forward-count e1000e|igb|ixgbe|virtio-net PACKETS")
     }
     let type: any NetDriver.Type
     let cards: [any NullCard]
@@ -76,6 +77,9 @@ func run(_ cards: [any NullCard], _ drivers: [any NetDriver], packets: Int) -> I
     case "igb":
       type = IgbDriver.self
       cards = [try NullIgbCard(), try NullIgbCard()]
+    case "ixgbe":
+      type = IxgbeDriver.self
+      cards = [try NullIxgbeCard(), try NullIxgbeCard()]
     case "virtio-net":
       type = VirtioNetDriver.self
       cards = [NullVirtioNetCard(), NullVirtioNetCard()]
