@@ -22,6 +22,11 @@ import Wire
     #expect(bench[0x5400] == 0x1200_5452)
     #expect(bench[0x5404] == 0x8000_5634)
     #expect(model.resets == 1)
+    // Whoever changes another bit of CTRL later does not reset the card again.
+    bench[0] = 1 << 26
+    _ = bench[0x10]
+    bench[0] = bench[0] | 1 << 6
+    #expect(model.resets == 2)
     // The configuration is read a little later.
     #expect(bench[0x10] & 1 << 9 == 0)
     var reads = 0

@@ -10,6 +10,7 @@ extension E1000eModel {
     case 0:
       guard offset >= 0, offset + width <= At.end else { return .max }
       let value = readRegister(Self.canonical(offset & ~3))
+      endReset()
       // Registers are 32 bits wide; a narrower read sees a part of one.
       return width == 4 ? value : value >> UInt32((offset & 3) * 8) & (width == 1 ? 0xff : 0xffff)
     case 1: return flash.read(offset, width)
@@ -25,6 +26,7 @@ extension E1000eModel {
       guard width == 4, offset >= 0, offset + 4 <= At.end else {
         return bus.complain("a write of \(width) bytes at \(offset): registers are 32 bits wide")
       }
+      endReset()
       writeRegister(value, Self.canonical(offset & ~3))
     case 1: bus.complain("a write into the flash memory, which is write-protected")
     case 3: vectorTable.write(value, offset, width)
@@ -32,13 +34,14 @@ extension E1000eModel {
     }
   }
 
+  /// A reset takes about a microsecond: one access later it is over. Whoever reads CTRL for another
+  /// purpose then must not write the bit back.
+  private func endReset() {
+    if registers[At.deviceControl] & 1 << 26 != 0, !faults.stuckReset { registers[At.deviceControl] &= ~(1 << 26) }
+  }
+
   private func readRegister(_ offset: Int) -> UInt32 {
     switch offset {
-    case At.deviceControl:
-      let value = registers[offset]
-      // A reset ends by itself, some time later.
-      if value & 1 << 26 != 0, !faults.stuckReset { registers[offset] = value & ~(1 << 26) }
-      return value
     case At.deviceStatus: return garbled(statusRegister)
     case At.nvmControl: return readNVMControl()
     case At.causeRead: return readCauses()
