@@ -108,6 +108,11 @@ internal import CRingway
     return nil
   }
 
+  /// As `pointer`, but nil is no error: the range may be mapped in several windows (`read`, `write`).
+  public func contiguous(_ address: UInt64, _ count: Int, writing: Bool) -> UnsafeMutableRawPointer? {
+    unsafe window(address, count, writing: writing)
+  }
+
   /// Copies between memory and `body`'s pieces, over as many windows as the range spans.
   private func pieces(
     _ address: UInt64, _ count: Int, writing: Bool, _ body: (UnsafeMutableRawPointer, _ at: Int, _ count: Int) -> Void

@@ -19,7 +19,23 @@ import Testing
     #expect((0..<6).map { rig.isDone(3, $0) } == [true, true, true, false, false, true])
     #expect(rig.read(0x60d0) == 6 && rig.read(0x4080) == 4 && rig.model.bus.complaints.isEmpty)
     #expect(rig.read(0x6030) == 4 && rig.read(0x8680) == 0, "both names of one counter")
-    #expect(rig.read(0x8700) == UInt32(frames.reduce(0) { $0 + $1.count + 4 } + 204))
+    #expect(rig.read(0x8700) == UInt32(frames.reduce(0) { $0 + $1.count } + 200))
+  }
+
+  /// A buffer that two mappings hold together is one to the card.
+  @Test func buffersMaySpanMappings() throws {
+    let rig = try Rig599()
+    rig.startTransmit(0)
+    let edge = Rig599.start + UInt64(Rig599.size)
+    let more = UnsafeMutableRawPointer.allocate(byteCount: 4096, alignment: 4096)
+    unsafe more.initializeMemory(as: UInt8.self, repeating: 7, count: 4096)
+    defer { unsafe more.deallocate() }
+    check599(unsafe rig.model.bus.memory.map(edge, count: 4096, unsafe: more))
+    rig.put(Frame599.plain(50), at: edge - 50)
+    rig.setDescriptor(0, [UInt32(edge - 50), 0, 100 | 0x2b << 24 | 3 << 20, 100 << 14])
+    rig.ring(0)
+    #expect(rig.wire.takeSent().map(\.bytes) == [Frame599.plain(50) + [UInt8](repeating: 7, count: 50)])
+    #expect(rig.model.bus.memory.faults == 0 && rig.model.dmaErrors == 0)
   }
 
   @Test func ringsWrap() throws {

@@ -1,5 +1,5 @@
-// Flow director (datasheet, 7.1.2.7): perfect filters by address and port, and signature filters,
-// which are kept and counted.
+// Flow director (datasheet, 7.1.2.7): perfect filters by address and port, and signature filters by
+// two hashes of 15 bits.
 
 import ModelKit
 
@@ -60,18 +60,18 @@ extension Intel82599Model {
     case 1 where isPerfect:
       if let place { director.rules[place] = rule } else { addRule(rule) }
     case 1:
-      if director.signatures.count < 8192 { director.signatures[hash] = rule.queue }
+      if director.signatures.count < 8192 { director.signatures[hash & 0x7fff_7fff] = rule.queue }
       countUse(added: 1, removed: 0)
     case 2:
       if isPerfect, let place {
         director.rules.remove(at: place)
         countUse(added: 0, removed: 1)
-      } else if !isPerfect, director.signatures.removeValue(forKey: hash) != nil {
+      } else if !isPerfect, director.signatures.removeValue(forKey: hash & 0x7fff_7fff) != nil {
         countUse(added: 0, removed: 1)
       } else {
         put(At599.directorFailures, get(At599.directorFailures) &+ 0x100)
       }
-    case 3: result = (place != nil || director.signatures[hash] != nil) ? result | 4 : result & ~4
+    case 3: result = (place != nil || director.signatures[hash & 0x7fff_7fff] != nil) ? result | 4 : result & ~4
     default: break
     }
     put(At599.directorCommand, result)
@@ -91,21 +91,60 @@ extension Intel82599Model {
     put(At599.directorUse, get(At599.directorUse) &+ (added | removed << 16))
   }
 
-  /// Applies the perfect filters. True when the frame's queue is settled.
-  func direct(_ frame: UnsafeRawBufferPointer, _ headers: ParsedHeaders, _ arrival: inout Intel82599Arrival) -> Bool {
-    guard headers.isIPv4, !headers.isFragment, get(At599.director) & Bit599.directorPerfect != 0 else { return false }
-    let found = director.rules.first { unsafe matches($0, frame, headers) }
-    guard let found else {
-      put(At599.directorMisses, get(At599.directorMisses) &+ 1)
-      return false
+  /// Applies the filters, after receive-side scaling and before it in rank.
+  func direct(_ frame: UnsafeRawBufferPointer, _ headers: ParsedHeaders, _ arrival: inout Intel82599Arrival) {
+    guard headers.network != .none, !headers.isFragment else { return }
+    let control = get(At599.director)
+    let isPerfect = control & Bit599.directorPerfect != 0
+    var report: UInt32 = 0
+    if isPerfect {
+      guard headers.isIPv4, let found = director.rules.first(where: { unsafe matches($0, frame, headers) }) else {
+        return put(At599.directorMisses, get(At599.directorMisses) &+ 1)
+      }
+      arrival.queue = found.drops ? Int(control >> 8 & 0x7f) : found.queue
+      report = found.identifier << 16 | found.bucket
+    } else {
+      guard headers.transport != .none else { return }
+      report = unsafe signature(frame, headers)
+      guard let queue = director.signatures[report] else {
+        return put(At599.directorMisses, get(At599.directorMisses) &+ 1)
+      }
+      arrival.queue = queue
     }
     put(At599.directorMatches, get(At599.directorMatches) &+ 1)
-    arrival.queue = found.drops ? Int(get(At599.director) >> 8 & 0x7f) : found.queue
     arrival.status |= Done599.directorMatch
-    if get(At599.director) & Bit599.directorReport != 0 {
-      arrival.hash = found.identifier << 16 | found.bucket
+    if control & Bit599.directorReport != 0 {
+      arrival.hash = report
+      arrival.kind &= ~0xf
     }
-    return true
+  }
+
+  /// Bucket (bits 14:0) and signature (30:16) of a frame (7.1.2.7.4): the input of 352 bits, folded
+  /// into 32, hashed with the two keys.
+  func signature(_ frame: UnsafeRawBufferPointer, _ headers: ParsedHeaders) -> UInt32 {
+    var high = unsafe frame.big32(headers.transportOffset)
+    let addresses = headers.isIPv4 ? 2 : 8, from = headers.networkOffset + (headers.isIPv4 ? 12 : 8)
+    for i in 0..<addresses { high ^= unsafe frame.big32(from + 4 * i) }
+    // The flexible word: two bytes from the place that FDIRCTRL names.
+    high ^= UInt32(unsafe frame.big16(Int(get(At599.director) >> 16 & 0x1f) * 2)) << 16
+    let transport: UInt32 =
+      switch headers.transport { case .none: 0; case .udp: 1; case .tcp: 2; case .sctp: 3 }
+    let mask = get(At599.directorMask)
+    let tag = UInt32(headers.tag) & ~(mask & 1 != 0 ? 0xfff : 0) & ~(mask & 2 != 0 ? 0xe000 : 0)
+    let flow = (transport | (headers.isIPv6 ? 4 : 0)) << 16 | tag
+    let first = high >> 16 | high << 16
+    high ^= flow ^ flow >> 16
+    func hash(_ key: UInt32) -> UInt32 {
+      // Bit 0 of the input is no part of it: the flow comes in behind it.
+      var low = first, value: UInt32 = 0
+      for bit in 0..<UInt32(16) {
+        if key >> bit & 1 != 0 { value ^= low >> bit }
+        if key >> (bit + 16) & 1 != 0 { value ^= high >> bit }
+        if bit == 0 { low ^= flow ^ flow << 16 }
+      }
+      return value & 0x7fff
+    }
+    return hash(get(At599.directorSignatureKey)) << 16 | hash(get(At599.directorBucketKey))
   }
 
   /// The registers hold addresses and ports most significant byte first; a bit of a mask that is set is

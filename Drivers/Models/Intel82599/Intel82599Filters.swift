@@ -42,7 +42,6 @@ extension Intel82599Model {
     }
     arrival.kind = packetType(headers)
     unsafe checkSums(frame, headers, &arrival)
-    if director.isOn, unsafe direct(frame, headers, &arrival) { return arrival }
     if headers.network == .none, let found = filters.etherTypes.first(where: { $0.type == headers.etherType }) {
       arrival.kind = UInt32(0x8000 | found.index << 4)
       let select = get(At599.etherTypeSelect + found.index * 4)
@@ -50,6 +49,7 @@ extension Intel82599Model {
       return arrival
     }
     unsafe spread(frame, headers, &arrival)
+    if director.isOn { unsafe direct(frame, headers, &arrival) }
     return arrival
   }
 

@@ -249,7 +249,7 @@ extension Intel82599Model {
     let queues = interrupts.pendingQueues & ~interrupts.signalledQueues
     let other = interrupts.pendingOther & ~interrupts.signalledOther
     guard queues != 0 || other != 0, !faults.isSilent else { return nil }
-    guard usesVectors else { return interrupts.quietUntil[0] }
+    guard usesVectors else { return queues & 0xffff != 0 || other != 0 ? interrupts.quietUntil[0] : nil }
     var first: UInt64?
     func add(_ vector: Int) { first = min(first ?? .max, interrupts.quietUntil[vector]) }
     var rest = queues

@@ -78,7 +78,7 @@ struct Intel82599NonVolatile {
   }
 
   subscript(_ at: Int) -> UInt16 {
-    get { at < words.count ? words[at] : 0xffff }
-    set { if at < words.count { words[at] = newValue } }
+    get { words.indices.contains(at) ? words[at] : 0xffff }
+    set { if words.indices.contains(at) { words[at] = newValue } }
   }
 }

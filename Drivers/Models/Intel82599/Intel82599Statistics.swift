@@ -1,4 +1,5 @@
-// Statistics (datasheet, 8.2.3.23). Lengths count the check sequence.
+// Statistics (datasheet, 8.2.3.23). Lengths count the check sequence, but for those of queues, which
+// count what goes to and comes from memory.
 
 import ModelKit
 
@@ -30,7 +31,7 @@ extension Intel82599Model {
     count(Count599.sent64 + Self.bucket(length) * 4)
     let place = transmitStatistic(queue)
     if !bus.sharesDoorbells { count(Count599.queueSent + place * 0x40) }
-    countLong(Count599.queueBytesSent + place * 8, length)
+    countLong(Count599.queueBytesSent + place * 8, frame.count)
     guard unsafe frame.byte(0) & 1 != 0 else { return }
     let isBroadcast = unsafe frame.big32(0) == .max && frame.big16(4) == 0xffff
     count(isBroadcast ? Count599.broadcastSent : Count599.multicastSent)
@@ -41,7 +42,7 @@ extension Intel82599Model {
     guard !bus.sharesDoorbells else { return }
     let at = receiveStatistic(queue) * 0x40
     count(Count599.queueReceived + at)
-    countLong(Count599.queueBytesReceived + at, length + 4)
+    countLong(Count599.queueBytesReceived + at, length)
   }
 
   /// RQSMR and TQSM (8.2.3.23.71, 73): four queues to a register.

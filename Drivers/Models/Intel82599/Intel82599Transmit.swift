@@ -105,7 +105,7 @@ extension Intel82599Model {
     let total = first.length
     if first.ends, request.isPlain, total >= 14, total >= 60 || get(At599.highLevel) & Bit599.pad == 0 {
       guard !faults.takesWrongAddress(bus.memory) else { return finish(queue, &state, data, first, data) }
-      guard let bytes = unsafe bus.memory.pointer(first.address, total, writing: false) else {
+      guard let bytes = unsafe bus.memory.contiguous(first.address, total, writing: false) else {
         // It may span two windows: gather it.
         return gather(queue, &state, data, first, request)
       }
