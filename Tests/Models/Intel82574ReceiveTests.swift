@@ -176,8 +176,10 @@ import Wire
     for index in 0..<4 { describe(index) }
     var frame = segmentable(5000)
     (frame[16], frame[17]) = (UInt8(5040 >> 8), UInt8(5040 & 255))
-    bench[0x2818] = 3
+    // Head and tail count in 16 bytes.
+    bench[0x2818] = 6
     bench.arrive(frame)
+    #expect(bench[0x2810] == 2)
     #expect(bench.word(8) & 3 == 3)
     #expect(bench.word(8) >> 32 & 0xffff == 54)
     #expect(bench.word(16) & 0xffff == 0x8000 | 54)
@@ -223,6 +225,25 @@ import Wire
     (frame[16], frame[17]) = (0, 0)
     bench.arrive(frame)
     #expect(bench[0x4048] == 1)
+  }
+
+  /// CTRL.TFCE: frames wait in the wire instead of being lost.
+  @Test func withFlowControlNothingIsLost() {
+    bench.start()
+    bench[0] = bench[0] | 1 << 28
+    for i in 0..<200 { bench.wire.send(plainFrame(i)) }
+    var got: [[UInt8]] = []
+    for _ in 0..<5 {
+      bench.card.settle()
+      got += bench.received().map(\.bytes)
+    }
+    #expect(got == (0..<200).map { plainFrame($0) })
+    #expect(bench[0x4010] == 0)
+    #expect(bench[0x4054] == 3 && bench[0x404c] == 3)
+    // A card that does not receive takes everything, and throws it away.
+    bench[0x100] = 0
+    bench.arrive(plainFrame(1))
+    #expect(bench.wire.waiting == 0)
   }
 
   @Test func countersTellSizesAndKinds() {

@@ -53,6 +53,8 @@ public final class E1000eModel: DeviceModel {
   var readsUntilConfigured = 0
   var transmitters = [Transmitter(), Transmitter()]
   var receivers = [Receiver(), Receiver()]
+  /// The other end of the cable has been asked to wait.
+  var isPausing = false
   /// RSS with the key that is in the registers; nil until it is needed.
   var hash: Toeplitz?
   /// A frame on its way in that differs from what was on the wire.

@@ -33,7 +33,8 @@ extension E1000eModel {
   /// Statistics registers (10.2.7). All are cleared by reading.
   enum Count {
     static let checkSequenceErrors = 0x4000, receiveErrors = 0x400c, missed = 0x4010
-    static let lengthErrors = 0x4040, pauseOnReceived = 0x4048, pauseOffReceived = 0x4050, flowUnsupported = 0x4058
+    static let lengthErrors = 0x4040, pauseOnReceived = 0x4048, pauseOnSent = 0x404c
+    static let pauseOffReceived = 0x4050, pauseOffSent = 0x4054, flowUnsupported = 0x4058
     /// By size with the check sequence: 64, 65-127, 128-255, 256-511, 512-1023, 1024 and more.
     static let receivedBySize = 0x405c, sentBySize = 0x40d8
     static let received = 0x4074, receivedBroadcast = 0x4078, receivedMulticast = 0x407c, sent = 0x4080

@@ -28,7 +28,7 @@ extension E1000eModel {
   /// Frames from the wire, at most `budget`. Returns how many.
   func receive(budget: Int) -> Int {
     var moved = 0
-    while moved < budget,
+    while moved < budget, !asksForPause,
       unsafe wire.receive(
         at: bus.now,
         { frame, marks in

@@ -25,6 +25,8 @@ extension E1000eModel {
     var head: Int
     let tail: Int
     var free: Int { tail >= head ? tail - head : tail - head + count }
+    /// Head and tail registers count in 16 bytes, whatever a descriptor's size.
+    var unit: Int { step / 16 }
   }
 
   private func ring(_ queue: Int) -> Ring? {
@@ -32,7 +34,8 @@ extension E1000eModel {
     let base = UInt64(registers[At.receiveBase + bank + 4]) << 32 | UInt64(registers[At.receiveBase + bank] & ~15)
     let step = isSplit ? 32 : 16
     let count = Int(registers[At.receiveLength + bank] & 0xf_ff80) / step
-    let head = Int(registers[At.receiveHead + bank] & 0xffff), tail = Int(registers[At.receiveTail + bank] & 0xffff)
+    let head = Int(registers[At.receiveHead + bank] & 0xffff) * 16 / step
+    let tail = Int(registers[At.receiveTail + bank] & 0xffff) * 16 / step
     guard !receivers[queue].isStopped, count > 0 else { return nil }
     guard head < count, tail < count else {
       if receivers[queue].wrongTail != tail {
@@ -75,7 +78,7 @@ extension E1000eModel {
     let isWhole = splits ? unsafe storeSplit(frame, &ring, queue, report) : unsafe storeLinear(frame, &ring, queue, report)
     guard isWhole else { return false }
     skip(&ring, queue)
-    registers[At.receiveHead + queue * At.nextQueue] = UInt32(ring.head)
+    registers[At.receiveHead + queue * At.nextQueue] = UInt32(ring.head * ring.unit)
     if faults.neverDelivers { return true }
     receivers[queue].arrived |= Cause.receiveQueue << UInt32(queue) | Cause.receiveTimer
     // RDMTS: a half, a quarter or an eighth of the ring is left.
@@ -85,6 +88,39 @@ extension E1000eModel {
       receivers[queue].urgent |= Cause.receiveLow
     }
     return true
+  }
+
+  /// Whether the other end of the cable is asked to wait (CTRL.TFCE): a queue that runs cannot take
+  /// another frame of the largest size. The card's own buffer is not modelled, so that is where it
+  /// would fill.
+  var asksForPause: Bool {
+    guard registers[At.deviceControl] & 1 << 28 != 0, registers[At.receiveControl] & 2 != 0 else {
+      isPausing = false
+      return false
+    }
+    let largest = registers[At.receiveControl] & 1 << 5 != 0 ? 9728 : 1522
+    var isShort = false
+    // Without receive-side scaling nothing reaches the second queue.
+    for queue in 0..<(registers[At.multipleQueues] & 3 == 1 ? 2 : 1) {
+      guard let ring = ring(queue) else { continue }
+      let needed = min((largest + frameRoom - 1) / max(frameRoom, 1), max(1, ring.count / 2))
+      if ring.free < needed { isShort = true }
+    }
+    if isShort != isPausing { tally(isShort ? Count.pauseOffSent : Count.pauseOnSent) }
+    isPausing = isShort
+    return isShort
+  }
+
+  /// Bytes of a frame that one descriptor takes.
+  private var frameRoom: Int {
+    guard splits else { return bufferBytes }
+    return splitRoom(0) + splitRoom(1) + splitRoom(2) + splitRoom(3)
+  }
+
+  /// PSRCTL: the size of buffer `index` of a packet-split descriptor.
+  private func splitRoom(_ index: Int) -> Int {
+    let sizes = registers[At.splitControl] >> UInt32(index * 8)
+    return index == 0 ? Int(sizes & 0x7f) * 128 : Int(sizes & 0x3f) * 1024
   }
 
   private func overrun(_ queue: Int) {
@@ -177,14 +213,9 @@ extension E1000eModel {
   private func storeSplit(
     _ frame: UnsafeRawBufferPointer, _ ring: inout Ring, _ queue: Int, _ report: Report
   ) -> Bool {
-    let sizes = registers[At.splitControl]
-    let room = [
-      Int(sizes & 0x7f) * 128, Int(sizes >> 8 & 0x3f) * 1024, Int(sizes >> 16 & 0x3f) * 1024,
-      Int(sizes >> 24 & 0x3f) * 1024,
-    ]
-    let header = report.headerLength, total = room[0] + room[1] + room[2] + room[3]
-    let isSplit = header > 0 && header <= room[0] && header < frame.count && room[1] > 0
-    let needed = isSplit ? frame.count - header + room[0] : frame.count
+    let header = report.headerLength, total = frameRoom, first = splitRoom(0)
+    let isSplit = header > 0 && header <= first && header < frame.count && splitRoom(1) > 0
+    let needed = isSplit ? frame.count - header + first : frame.count
     guard total > 0, (needed + total - 1) / total <= ring.free else {
       overrun(queue)
       return false
@@ -194,8 +225,8 @@ extension E1000eModel {
       let at = ring.base + UInt64(ring.head * 32)
       var lengths: (UInt64, UInt64) = (0, 0)
       let isFirst = done == 0
-      for index in 0..<4 where done < frame.count && room[index] > 0 {
-        let limit = isFirst && index == 0 && isSplit ? header : room[index]
+      for index in 0..<4 where done < frame.count && splitRoom(index) > 0 {
+        let limit = isFirst && index == 0 && isSplit ? header : splitRoom(index)
         let count = min(limit, frame.count - done)
         guard let buffer = bus.memory.read64(at + UInt64(index * 8)) else { return stop(queue, "a descriptor", at) }
         let target = garbledAddress(buffer)

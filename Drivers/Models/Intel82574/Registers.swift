@@ -133,6 +133,7 @@ extension E1000eModel {
     serial = SerialMemory()
     time = SystemTime()
     hash = nil
+    isPausing = false
     for queue in 0..<2 {
       transmitters[queue].reset()
       receivers[queue].reset()
