@@ -25,12 +25,12 @@ private func datagram(isTCP: Bool, payload: Int, tagged: Bool = false) -> [UInt8
     frame += [UInt8((8 + payload) >> 8), UInt8((8 + payload) & 0xff)] + field
   }
   let network = frame.count - transport - 20
-  frame.withUnsafeMutableBytes { unsafe _ = FrameChecksum.insertIPv4Header($0, at: network) }
+  unsafe frame.withUnsafeMutableBytes { unsafe _ = FrameChecksum.insertIPv4Header($0, at: network) }
   return frame + (0..<payload).map { UInt8(truncatingIfNeeded: $0 &* 7) }
 }
 
 private func checksumsAreRight(_ frame: [UInt8]) -> Bool {
-  frame.withUnsafeBytes { bytes in
+  unsafe frame.withUnsafeBytes { bytes in
     let headers = unsafe ParsedHeaders(bytes)
     return unsafe FrameChecksum.ipv4HeaderIsRight(bytes, headers) == true
       && FrameChecksum.transportIsRight(bytes, headers) == true
@@ -116,7 +116,7 @@ private func checksumsAreRight(_ frame: [UInt8]) -> Bool {
     let driver = try HandDriver()
     driver.start(Self.plain | VirtioModelFeature.guestChecksum)
     var right = datagram(isTCP: true, payload: 10)
-    right.withUnsafeMutableBytes { bytes in
+    unsafe right.withUnsafeMutableBytes { bytes in
       let headers = unsafe ParsedHeaders(UnsafeRawBufferPointer(bytes))
       unsafe _ = FrameChecksum.insertTransport(bytes, headers)
     }

@@ -32,7 +32,7 @@ import Wire
   }
 
   static func isRight(_ frame: [UInt8]) -> Bool {
-    frame.withUnsafeBytes { bytes in
+    unsafe frame.withUnsafeBytes { bytes in
       let headers = unsafe ParsedHeaders(bytes)
       return unsafe FrameChecksum.ipv4HeaderIsRight(bytes, headers) != false
         && FrameChecksum.transportIsRight(bytes, headers) == true
