@@ -124,6 +124,18 @@ let package = Package(
         "CRingway", "DeviceIO", "PCI", "DMAMemory", "NetmapCore", "Packet", "DriverKit", "ModelKit", "Models", "E1000e",
         "IntelRings", "Igb", "Ixgbe", "VirtioNet",
       ], path: "Tests/Callgrind", swiftSettings: settings),
+    // Fuzzing: targets, a program that tools/fuzz builds with libFuzzer, and the corpus replayed as tests.
+    .target(name: "CFuzz", path: "Tests/Fuzz/CFuzz"),
+    .target(
+      name: "FuzzTargets",
+      dependencies: [
+        "CFuzz", "CRingway", "Platform", "DeviceIO", "Wire", "PCI", "DMAMemory", "NetmapCore", "Packet", "DriverKit",
+        "ModelKit", "Models", "ModelServer", "E1000e", "Ixgbe", "VirtioNet",
+      ], path: "Tests/Fuzz/Targets", swiftSettings: settings),
+    .executableTarget(
+      name: "ringway-fuzz", dependencies: ["FuzzTargets", "CFuzz"], path: "Tests/Fuzz/Program", swiftSettings: settings),
+    .testTarget(
+      name: "FuzzTests", dependencies: ["FuzzTargets"], path: "Tests/Fuzz/Tests", swiftSettings: settings),
     // Tests: a target for each module.
     tests("Platform", ["CRingway", system]),
     tests("DeviceIO"),
