@@ -12,6 +12,12 @@ public struct CapturedFrame: Equatable, Sendable {
   public var bytes: [UInt8]
   /// Bytes that the frame had on the wire; more than `bytes` when it was cut.
   public var originalLength: Int
+
+  public init(time: UInt64, bytes: [UInt8], originalLength: Int) {
+    self.time = time
+    self.bytes = bytes
+    self.originalLength = originalLength
+  }
 }
 
 /// A capture file that is read from its start to its end.
