@@ -85,8 +85,10 @@ extension Intel82599Model {
     raise(other: Bit599.causeMissed)
   }
 
+  /// QPRDC is plain memory where doorbells are shared, and reading does not clear it: there the frame
+  /// is among those missed.
   private func drop(_ queue: Int) {
-    guard !bus.sharesDoorbells else { return }
+    guard !bus.sharesDoorbells else { return count(Count599.missed) }
     count(Count599.queueDropped + receiveStatistic(queue) * 0x40)
   }
 
