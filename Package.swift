@@ -166,6 +166,13 @@ let package = Package(
     tests("ModelKit", ["CRingway", "DMAMemory", "DeviceIO", "PCI", "Wire", "Platform", system]),
     tests("Models", ["CRingway", "ModelKit", "DMAMemory", "DeviceIO", "PCI", "Wire", "Platform"]),
     tests("ModelServer", ["CRingway", "ModelKit", "Models", "VFIO", "DMAMemory", "DeviceIO", "PCI", "Wire", "Platform", system]),
+    // Every driver against every model, features and faults.
+    .testTarget(
+      name: "MatrixTests",
+      dependencies: [
+        "CRingway", "ModelKit", "Models", "DriverKit", "E1000e", "Ixgbe", "VirtioNet", "Packet", "NetmapCore", "DMAMemory",
+        "DeviceIO", "PCI", "Wire", "Platform",
+      ], path: "Tests/Matrix", swiftSettings: settings),
     tests("Capture", ["Packet", "DMAMemory", "Platform", system]),
     tests(
       "Ringway",
