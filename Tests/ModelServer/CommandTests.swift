@@ -90,7 +90,9 @@ import Testing
   @Test func describesRegionsWithTheirSharedPages() throws {
     let client = try ServerBench.fresh()
     let short = try client.regionInfo(0)
-    #expect(short.payload.count == 32 && short.field32(0) == 64 && short.field32(4) == 15 && short.field32(12) == 32)
+    #expect(short.payload.count == 32 && short.field32(0) == 64 && short.field32(4) == 15)
+    // Where the capabilities will be: QEMU looks at that already in the short answer.
+    #expect(short.field32(12) == 32)
     for descriptor in short.descriptors { _ = close(descriptor) }
 
     let whole = try client.regionInfo(0, room: 64)
