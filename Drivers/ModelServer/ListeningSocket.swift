@@ -12,9 +12,12 @@ final class ListeningSocket {
   private let file: (device: UInt64, inode: UInt64)?
   var descriptor: Int32 { owned.raw }
 
+  /// Bytes of the longest path: the kernel takes 107, and four are for the name it is made under.
+  static let longestPath = 103
+
   /// Makes the socket. A socket file that nobody listens on any more is replaced.
   init(path: String) throws(ModelServerError) {
-    guard !path.isEmpty, path.utf8.count < 108 else { throw .pathTooLong(path) }
+    guard !path.isEmpty, path.utf8.count <= ListeningSocket.longestPath else { throw .pathTooLong(path) }
     let raw = socket(AF_UNIX, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue | SOCK_NONBLOCK.rawValue), 0)
     guard raw >= 0 else { throw .socket(path, "make", Errno(rawValue: rw_errno())) }
     owned = OwnedDescriptor(taking: raw)
@@ -22,12 +25,18 @@ final class ListeningSocket {
     if let kind = ListeningSocket.kind(path) {
       guard kind == UInt32(S_IFSOCK) else { throw .notASocket(path) }
       if ListeningSocket.isAlive(path) { throw .inUse(path) }
-      // SAFETY: a null-terminated string for the length of the call.
-      _ = unsafe unlink(path)
     }
-    let bound = unsafe ListeningSocket.withAddress(path) { unsafe bind(raw, $0, $1) }
+    // Whoever sees the file can connect: it gets its name once somebody listens.
+    let unnamed = path + ".new"
+    // SAFETY: null-terminated strings for the length of the calls.
+    _ = unsafe unlink(unnamed)
+    let bound = unsafe ListeningSocket.withAddress(unnamed) { unsafe bind(raw, $0, $1) }
     guard bound == 0 else { throw .socket(path, "make", Errno(rawValue: rw_errno())) }
+    defer { _ = unsafe unlink(unnamed) }
     guard listen(raw, 16) == 0 else { throw .socket(path, "listen on", Errno(rawValue: rw_errno())) }
+    // A dead server's file goes now.
+    _ = unsafe unlink(path)
+    guard unsafe link(unnamed, path) == 0 else { throw .socket(path, "name", Errno(rawValue: rw_errno())) }
     file = ListeningSocket.identity(path)
   }
 

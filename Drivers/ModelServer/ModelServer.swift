@@ -34,7 +34,7 @@ public enum ModelServerError: Error, Equatable, CustomStringConvertible {
   public var description: String {
     switch self {
     case .pathTooLong(let path):
-      "A socket cannot be called \"\(path)\": it needs a path of 1 to 107 bytes. Choose another with --socket."
+      "A socket cannot be called \"\(path)\": it needs a path of 1 to 103 bytes. Choose another with --socket."
     case .notASocket(let path):
       "\(path) exists and is no socket. Choose another path with --socket, or remove the file."
     case .inUse(let path):

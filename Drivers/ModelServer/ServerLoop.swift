@@ -16,7 +16,7 @@ public struct ServerLoop {
   /// How long to go on looking without a pause after the last thing that happened. Nanoseconds.
   public var spin: UInt64 = 50_000
   /// The longest sleep while doorbells are shared. Nanoseconds.
-  public var longestSleep: UInt64 = 500_000
+  public var longestSleep: UInt64 = 1_000_000
   /// Trapped mode: how long nobody asks anything before virtual time goes on. Nanoseconds.
   public var patience: UInt64 = 2_000_000
   private let servers: [ModelServer]

@@ -43,7 +43,7 @@ import Platform
   @Option(help: ArgumentHelp("Trapped mode: nanoseconds of virtual time for each access.", valueName: "ns"))
   var accessTime: UInt64 = 1000
   @Option(help: ArgumentHelp("Shared mode: how long the card sleeps at most between looks at its doorbells.", valueName: "us"))
-  var longestSleep: UInt64 = 500
+  var longestSleep: UInt64 = 1000
   @Option(help: ArgumentHelp("Seconds between lines of figures; 0 for none.", valueName: "seconds"))
   var statsInterval = 0.0
   @Flag(help: "Tell what happens as JSON, one object a line.")
