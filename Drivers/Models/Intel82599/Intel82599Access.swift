@@ -45,8 +45,8 @@ extension Intel82599Model {
     case At599.cause: return faults.scramble(readCause())
     case At599.causeSet...At599.maskClear, At599.causeSetExtended..<At599.maskClearExtended + 8:
       return readInterrupt(at)
-    case Count599.missed..<Count599.missed + 0x60, 0x4000..<0x4200, Count599.queueBytesSent..<Count599.queueBytesSent + 128,
-      0x3f00..<0x3fa0, 0xcf00..<0xcf90:
+    case 0x3f00..<Count599.missed + 0x60, 0x4000..<0x4200, 0xcf00..<0xcf90,
+      Count599.queueBytesSent..<Count599.queueBytesSent + 128:
       return faults.scramble(readClearing(at))
     case At599.receiveQueue..<At599.receiveQueue + 0x1000 where Self.isReceiveStatistic(at): return readClearing(at)
     case At599.transmitQueue..<At599.transmitQueue + 0x400 where at & 0x3f == 0x30: return readClearing(at)

@@ -107,8 +107,13 @@ extension Intel82599Model {
   }
 
   /// Receive checksum offload (7.1.11).
-  private func checkSums(_ frame: UnsafeRawBufferPointer, _ headers: ParsedHeaders, _ arrival: inout Intel82599Arrival) {
+  private func checkSums(
+    _ frame: UnsafeRawBufferPointer, _ headers: ParsedHeaders, _ arrival: inout Intel82599Arrival
+  ) {
     guard headers.network != .none else { return }
+    defer {
+      if arrival.status & (Done599.networkError | Done599.transportError) != 0 { count(Count599.badChecksums) }
+    }
     if let right = unsafe FrameChecksum.ipv4HeaderIsRight(frame, headers) {
       arrival.status |= Done599.networkChecked | (right ? 0 : Done599.networkError)
     }

@@ -144,7 +144,8 @@ extension Intel82599Model {
   private func refreshSending(_ queue: Int) {
     let at = Self.transmitBase(queue)
     withSending(queue) { state in
-      if refresh(&state.ring, at, "transmit queue \(queue)") {
+      let isOn = get(At599.transmitDMA) & Bit599.transmitEnable != 0
+      if refresh(&state.ring, at, isOn, "transmit queue \(queue)") {
         state.first = Intel82599Context()
         state.second = Intel82599Context()
       }
@@ -159,7 +160,8 @@ extension Intel82599Model {
   private func refreshReceiving(_ queue: Int) {
     let at = Self.receiveBase(queue)
     withReceiving(queue) { state in
-      _ = refresh(&state.ring, at, "receive queue \(queue)")
+      let isOn = get(At599.receiveControl) & Bit599.receiveEnable != 0
+      _ = refresh(&state.ring, at, isOn, "receive queue \(queue)")
       let split = get(at + Ring599.split), control = get(at + Ring599.control)
       // SRRCTL (8.2.3.8.7): kibibytes; 0 is not allowed and is taken for the smallest.
       state.bufferSize = max(1, min(16, Int(split & 0x1f))) * 1024
@@ -172,7 +174,10 @@ extension Intel82599Model {
   }
 
   /// Reads base, length, head and tail. True when the ring is another one than before.
-  private func refresh(_ ring: inout Intel82599Ring, _ at: Int, _ name: @autoclosure () -> String) -> Bool {
+  /// - Parameter isOn: its half of the card runs; before that anything may stand in the registers.
+  private func refresh(
+    _ ring: inout Intel82599Ring, _ at: Int, _ isOn: Bool, _ name: @autoclosure () -> String
+  ) -> Bool {
     let base = UInt64(get(at + Ring599.baseLow) & ~0x7f) | UInt64(get(at + Ring599.baseHigh)) << 32
     let count = Int(get(at + Ring599.length) & 0xf_ff80) / 16
     let head = get(at + Ring599.head)
@@ -184,15 +189,15 @@ extension Intel82599Model {
       ring.count = count
       ring.shownHead = head
       ring.head = Int(head) < count ? Int(head) : 0
-      if count == 0, !ring.hasComplained {
-        ring.hasComplained = true
-        bus.complain("82599: \(name()) is enabled without a ring (length 0)")
-      }
+    }
+    if count == 0, isOn, !ring.hasComplained {
+      ring.hasComplained = true
+      bus.complain("82599: \(name()) is enabled without a ring (length 0)")
     }
     let tail = Int(get(at + Ring599.tail) & 0xffff)
     if tail < ring.count || tail == 0 {
       ring.tail = ring.count == 0 ? ring.head : tail
-    } else if !ring.hasComplained {
+    } else if isOn, !ring.hasComplained {
       ring.hasComplained = true
       bus.complain("82599: \(name()): tail \(tail) lies beyond the ring of \(ring.count) descriptors")
     }

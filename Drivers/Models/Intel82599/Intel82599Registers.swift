@@ -15,7 +15,6 @@ enum At599 {
   static let nonVolatileControl = 0x10010
   static let nonVolatileRead = 0x10014
   static let nonVolatileWrite = 0x10018
-  static let flashAccess = 0x1001c
   static let managementNonVolatile = 0x10110
   // 8.2.3.4 Firmware
   static let softwareSemaphore = 0x10140
@@ -66,7 +65,6 @@ enum At599 {
   static let receiveSecurityStatus = 0x8d04
   // 8.2.3.21 Flow director
   static let director = 0xee00
-  static let directorIPv6 = 0xee0c
   static let directorSource = 0xee18
   static let directorDestination = 0xee1c
   static let directorPorts = 0xee20
@@ -93,7 +91,6 @@ enum At599 {
   static let segmentFlagsHigh = 0x4a8c
   static let largestRequest = 0x8100
   static let transmitStatisticsMap = 0x8600  // 32
-  static let transmitSecurity = 0x8800
   static let transmitSecurityStatus = 0x8804
   static let transmitPacketBuffer = 0xcc00  // 8
   static let transmitThreshold = 0x4950  // 8
@@ -108,14 +105,12 @@ enum At599 {
   static let autoNegotiation2 = 0x42a8
   static let partner = 0x42b0
   static let links2 = 0x4324
-  static let coreControl = 0x14f00
 }
 
 /// Statistics registers (8.2.3.23), cleared by reading.
 enum Count599 {
   static let checkErrors = 0x4000
   static let missed = 0x3fa0  // 8
-  static let lengthErrors = 0x4040
   static let received64 = 0x405c  // then 127, 255, 511, 1023, 1522
   static let goodReceived = 0x4074
   static let broadcastReceived = 0x4078
@@ -124,7 +119,6 @@ enum Count599 {
   static let goodBytesReceived = 0x4088  // 36 bits in two
   static let goodBytesSent = 0x4090
   static let undersized = 0x40a4
-  static let fragments = 0x40a8
   static let oversized = 0x40ac
   static let jabbers = 0x40b0
   static let totalBytesReceived = 0x40c0
@@ -207,8 +201,6 @@ enum Bit599 {
   static let extendedAutoMask: UInt32 = 1 << 30
   static let pinEnable2: UInt32 = 1 << 2
   // EICR
-  static let queueCauses: UInt32 = 0xffff
-  static let causeDirector: UInt32 = 1 << 16
   static let causeMissed: UInt32 = 1 << 17
   static let causeLink: UInt32 = 1 << 20
   static let causePin2: UInt32 = 1 << 26
@@ -251,5 +243,4 @@ enum Send599 {
   static let segment: UInt32 = 1 << 31
   static let kindMask: UInt32 = 0xf << 20
   static let context: UInt32 = 2 << 20
-  static let data: UInt32 = 3 << 20
 }

@@ -14,7 +14,6 @@ extension Intel82599Model {
     countLong(Count599.totalBytesReceived, length)
     count(Count599.totalReceived)
     guard !isBad else { return }
-    if length < 64 { count(Count599.undersized) }
     count(Count599.received64 + Self.bucket(length) * 4)
     count(Count599.goodReceived)
     countLong(Count599.goodBytesReceived, length)

@@ -89,7 +89,8 @@ extension Intel82599Model {
   private func takeContext(_ queue: Int, _ state: inout Intel82599TransmitQueue, _ index: Int) {
     guard let at = unsafe bus.memory.pointer(state.ring.address(index), 16, writing: false) else { return }
     // SAFETY: 16 bytes that the mapping holds.
-    let context = Intel82599Context(lengths: unsafe rw_read32(at), kind: unsafe rw_read32(at + 8), sizes: unsafe rw_read32(at + 12))
+    let context = Intel82599Context(
+      lengths: unsafe rw_read32(at), kind: unsafe rw_read32(at + 8), sizes: unsafe rw_read32(at + 12))
     if context.sizes >> 4 & 7 == 0 { state.first = context } else { state.second = context }
     if context.sizes >> 4 & 7 > 1 { bus.complain("82599: transmit queue \(queue): context index above 1") }
   }
@@ -213,7 +214,7 @@ extension Intel82599Model {
       }
     default: break
     }
-    if !done { bus.complain("82599: transmit queue \(queue): no transport header at \(transport) to put a checksum into") }
+    if !done { bus.complain("82599: transmit queue \(queue): no transport header at \(transport) for a checksum") }
   }
 
   /// Transmit segmentation (7.2.4).
@@ -234,15 +235,15 @@ extension Intel82599Model {
     plan.firstFlags = UInt16(low & 0xfff)
     plan.middleFlags = UInt16(low >> 16 & 0xfff)
     plan.lastFlags = UInt16(high & 0xfff)
-    if Int(first.status >> 14) != scratch.count - header {
-      bus.complain(
-        "82599: transmit queue \(queue): PAYLEN is \(first.status >> 14), \(scratch.count - header) bytes follow the headers")
+    let stated = Int(first.status >> 14), follow = scratch.count - header
+    if stated != follow {
+      bus.complain("82599: transmit queue \(queue): PAYLEN is \(stated), \(follow) bytes follow the headers")
     }
     let made = unsafe segmenter.segment(scratch.bytes, plan) { unsafe emit($0, queue) }
     if made == 0 {
       bus.complain(
-        "82599: transmit queue \(queue): cannot segment \(scratch.count) bytes with MACLEN \(context.macLength), IPLEN \(context.networkLength), L4LEN \(context.transportLength), MSS \(context.segmentSize)"
-      )
+        "82599: transmit queue \(queue): cannot segment \(scratch.count) bytes with MACLEN \(context.macLength), "
+          + "IPLEN \(context.networkLength), L4LEN \(context.transportLength), MSS \(context.segmentSize)")
     }
   }
 
