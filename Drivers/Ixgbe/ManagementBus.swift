@@ -9,11 +9,18 @@ import DeviceIO
 
 /// The module's memory at bus address A0h.
 struct ManagementBus {
-  let registers: any RegisterSpace
-  let clock: any TimeSource
+  private let registers: any RegisterSpace
+  private let clock: any TimeSource
+  /// What the driver holds the two wires at: written whole, never read back.
+  private var wires: I2cctl = [.clockOut, .dataOut]
+
+  init(_ registers: any RegisterSpace, _ clock: any TimeSource) {
+    self.registers = registers
+    self.clock = clock
+  }
 
   /// One byte of the module's memory; nil when nothing answers.
-  func read(_ offset: UInt8) -> UInt8? {
+  mutating func read(_ offset: UInt8) -> UInt8? {
     for _ in 0..<3 {
       if let byte = attempt(offset) { return byte }
       clear()
@@ -21,33 +28,33 @@ struct ManagementBus {
     return nil
   }
 
-  private func attempt(_ offset: UInt8) -> UInt8? {
+  private mutating func attempt(_ offset: UInt8) -> UInt8? {
     start()
     guard write(0xa0), write(offset) else { return nil }
     start()
     guard write(0xa1) else { return nil }
     var byte: UInt8 = 0
     for _ in 0..<8 { byte = byte << 1 | (readBit() ? 1 : 0) }
-    writeBit(true)
+    _ = bit(true)
     stop()
     return byte
   }
 
   /// Data falls while the clock is high.
-  private func start() {
+  private mutating func start() {
     set(.dataOut, true)
+    rest(5)
     set(.clockOut, true)
     rest(5)
     set(.dataOut, false)
     rest(4)
     set(.clockOut, false)
-    rest(5)
   }
 
   /// Data rises while the clock is high.
-  private func stop() {
+  private mutating func stop() {
     set(.dataOut, false)
-    rest(1)
+    rest(5)
     set(.clockOut, true)
     rest(4)
     set(.dataOut, true)
@@ -55,51 +62,39 @@ struct ManagementBus {
   }
 
   /// Nine clocks with released data: whoever is in the middle of a byte lets go.
-  private func clear() {
-    set(.dataOut, true)
-    for _ in 0..<9 {
-      set(.clockOut, true)
-      rest(4)
-      set(.clockOut, false)
-      rest(5)
-    }
+  private mutating func clear() {
+    for _ in 0..<9 { _ = bit(true) }
     start()
     stop()
   }
 
   /// Sends a byte, highest bit first. False when nobody acknowledges it.
-  private func write(_ byte: UInt8) -> Bool {
-    for bit in (0..<8).reversed() { writeBit(byte >> bit & 1 == 1) }
+  private mutating func write(_ byte: UInt8) -> Bool {
+    for i in (0..<8).reversed() { _ = bit(byte >> i & 1 == 1) }
     return !readBit()
   }
 
-  private func writeBit(_ bit: Bool) {
-    set(.dataOut, bit)
-    rest(1)
-    raiseClock()
-    rest(4)
-    set(.clockOut, false)
-    rest(5)
-  }
+  private mutating func readBit() -> Bool { bit(true).contains(.dataIn) }
 
-  private func readBit() -> Bool {
-    set(.dataOut, true)
-    raiseClock()
-    rest(4)
-    let level = registers.read(Reg.i2cctl).contains(.dataIn)
-    set(.clockOut, false)
+  /// One turn of the clock, from low to low, with data at a level. Returns the wires while it was
+  /// high; a slow module may hold the clock down for a while.
+  private mutating func bit(_ high: Bool) -> I2cctl {
+    set(.dataOut, high)
     rest(5)
-    return level
-  }
-
-  /// A slow module may hold the clock down for a while.
-  private func raiseClock() {
     set(.clockOut, true)
-    _ = clock.poll(within: 500, every: 5) { registers.read(Reg.i2cctl).contains(.clockIn) }
+    rest(4)
+    var levels: I2cctl = []
+    _ = clock.poll(within: 500, every: 5) {
+      levels = registers.read(Reg.i2cctl)
+      return levels.contains(.clockIn)
+    }
+    set(.clockOut, false)
+    return levels
   }
 
-  private func set(_ wire: I2cctl, _ high: Bool) {
-    registers.modify(Reg.i2cctl) { if high { $0.insert(wire) } else { $0.remove(wire) } }
+  private mutating func set(_ wire: I2cctl, _ high: Bool) {
+    if high { wires.insert(wire) } else { wires.remove(wire) }
+    registers.write(wires, to: Reg.i2cctl)
   }
 
   private func rest(_ microseconds: UInt64) { clock.sleep(nanoseconds: microseconds * 1000) }

@@ -60,11 +60,12 @@ extension IxgbeDriver {
     return try holding(resource) { () throws(DriverError) in
       guard takeSharedBus() else { return nil }
       defer { releaseSharedBus() }
-      return readModule(ManagementBus(registers: registers, clock: clock))
+      return readModule()
     }
   }
 
-  private func readModule(_ bus: ManagementBus) -> PluggableModule? {
+  private func readModule() -> PluggableModule? {
+    var bus = ManagementBus(registers, clock)
     let layout = part.media == .qsfp ? ModuleLayout.qsfp : .sfp
     guard let identifier = bus.read(0) else { return nil }
     var module = PluggableModule(kind: .unknown, hasBothSpeeds: false, makerID: 0, maker: "")
@@ -72,10 +73,15 @@ extension IxgbeDriver {
     guard identifier == layout.identifier, let ten = bus.read(layout.tenGigabit), let one = bus.read(layout.gigabit),
       let cable = bus.read(layout.cable)
     else { return module }
-    module.kind = kind(ten: ten, one: one, cable: cable, bus)
+    module.kind = kind(ten: ten, one: one, cable: cable, &bus)
     // Short range at both speeds, or long range at both (SFF-8472, table 5-3).
     module.hasBothSpeeds = (one & 1 != 0 && ten & 0x10 != 0) || (one & 2 != 0 && ten & 0x20 != 0)
     for i: UInt8 in 0..<3 { module.makerID = module.makerID << 8 | UInt32(bus.read(layout.makerID + i) ?? 0) }
+    // The name is long to read; who it is has been seen already where the rest is the same.
+    if let known = self.module, known.kind == module.kind, known.makerID == module.makerID {
+      module.maker = known.maker
+      return module
+    }
     for i: UInt8 in 0..<16 {
       guard let byte = bus.read(layout.maker + i), (0x20..<0x7f).contains(byte) else { break }
       module.maker.unicodeScalars.append(Unicode.Scalar(byte))
@@ -84,7 +90,7 @@ extension IxgbeDriver {
     return module
   }
 
-  private func kind(ten: UInt8, one: UInt8, cable: UInt8, _ bus: ManagementBus) -> PluggableModule.Kind {
+  private func kind(ten: UInt8, one: UInt8, cable: UInt8, _ bus: inout ManagementBus) -> PluggableModule.Kind {
     if part.media == .qsfp {
       // SFF-8636, table 6-17: passive cables say 40GBASE-CR4.
       if cable & 0x08 != 0 { return .passiveCable }
