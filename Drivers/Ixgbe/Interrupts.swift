@@ -1,10 +1,13 @@
 // MSI-X: a vector for each queue pair and one for the rest (82599 datasheet, 7.3 and 8.2.3.5).
 //
-//    armed queue:  EIMS bit set ── frame, or frames sent ──> EICR bit ── EITR's interval ── vector
-//                  ──> eventfd; the card clears both bits
+//    armed queue:  EIMS bit set ── frame ──> EICR bit ── EITR's interval ── vector ──> eventfd; the
+//                  card clears both bits
 //    the rest:     link, modules, errors; cleared and let through again by `serviceControl`
 //
-// With fewer vectors than that, all queues share the first. A shared vector is never masked by one
+// Up to eight queues have a second vector each for sent frames, on the same eventfd, which is let
+// through only while a sender waits for room. With more queues sent frames wake them too.
+//
+// With fewer vectors than queues, these share them in turn. A shared vector is never masked by one
 // of its queues and never cleared by it: what is pending may be another's. It masks itself when it
 // fires.
 
@@ -38,8 +41,9 @@ extension IxgbeDriver {
     for pair in 0..<(Self.mostQueues / 2) {
       var word: UInt32 = 0
       for i in [2 * pair, 2 * pair + 1] where i < queueCount && vectors.count > 0 {
-        let entry = Bits.ivarValid | UInt32(vectors.vector(queue: i))
-        word |= (entry | entry << 8) << UInt32(16 * (i & 1))
+        let received = Bits.ivarValid | UInt32(vectors.vector(queue: i))
+        let sent = Bits.ivarValid | UInt32(vectors.transmitVector(queue: i))
+        word |= (received | sent << 8) << UInt32(16 * (i & 1))
       }
       registers.write(Plain(word), to: Reg.ivar, index: pair)
     }
@@ -49,6 +53,7 @@ extension IxgbeDriver {
     for vector in 0..<vectors.count { moderate(vector, microseconds: 0) }
     for i in 0..<queueCount where vectors.count > 0 {
       let isOwn = vectors.isOwn(queue: i)
+      moderate(vectors.transmitVector(queue: i), microseconds: options.moderationMicroseconds)
       moderate(
         vectors.vector(queue: i), microseconds: unsafe isOwn ? moderation[i].interval : options.moderationMicroseconds)
     }
@@ -78,7 +83,7 @@ extension IxgbeDriver {
       adapt(queue)
       // A cause left over from polling would fire at once, so it is cleared first. The read makes
       // sure that the card has done so before the look below: nothing that comes later is cleared.
-      registers.write(.vector(vectors.vector(queue: queue)), to: Reg.eicr)
+      registers.write(causes(queue), to: Reg.eicr)
     }
     guard registers.read32(at: Reg.status.offset) != .max else { return true }
     unsafe receivers[queue].armed = true
@@ -88,7 +93,16 @@ extension IxgbeDriver {
     return unsafe receivers[queue].hasWork || transmitters[queue].hasWork
   }
 
-  private func letThrough(_ i: Int) { registers.write(.vector(vectors.vector(queue: i)), to: Reg.eims) }
+  /// Everything that is queue `i`'s.
+  private func causes(_ i: Int) -> Cause {
+    [.vector(vectors.vector(queue: i)), .vector(vectors.transmitVector(queue: i))]
+  }
+
+  /// What queue `i` waits for: frames, and room when a frame found none.
+  private func letThrough(_ i: Int) {
+    let wanted = unsafe transmitters[i].waitsForRoom ? causes(i) : .vector(vectors.vector(queue: i))
+    registers.write(wanted, to: Reg.eims)
+  }
 
   /// Sets the queue's interval after what it has moved since it was armed last.
   private func adapt(_ i: Int) {
@@ -101,7 +115,7 @@ extension IxgbeDriver {
   public func maskInterrupt(queue: Int) {
     guard queue >= 0, queue < queueCount else { return }
     unsafe receivers[queue].armed = false
-    if vectors.isOwn(queue: queue) { registers.write(.vector(vectors.vector(queue: queue)), to: Reg.eimc) }
+    if vectors.isOwn(queue: queue) { registers.write(causes(queue), to: Reg.eimc) }
   }
 
   public func serviceControl() -> DriverEvents {

@@ -88,7 +88,10 @@ import PCI
   ) throws(DriverError) {
     part = try Self.check(function, options)
     let registers = try Self.openRegisters(function)
-    vectors = try QueueVectors(available: function.interruptVectors, queues: options.queues)
+    // Causes are bits for 16 vectors (8.2.3.5.1): enough for two a queue up to eight queues.
+    vectors = try QueueVectors(
+      available: function.interruptVectors, queues: options.queues,
+      separateTransmit: 2 * options.queues <= Cause.vectorCount)
     let rings = try RingSet(
       function, registers, allocator, options, family: .ixgbe,
       receiveTail: { Reg.rdt.offset + $0 * Reg.queueStride }, transmitTail: { Reg.tdt.offset + $0 * Reg.queueStride })

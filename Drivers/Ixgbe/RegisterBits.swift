@@ -122,6 +122,7 @@ struct Cause: OptionSet {
   static let eccError = Cause(rawValue: 1 << 28)
   static let other = Cause(rawValue: 1 << 31)
   static let vectors = Cause(rawValue: 0xffff)
+  static let vectorCount = 16
   static let all = Cause(rawValue: 0x7fff_ffff)
   static func vector(_ i: Int) -> Cause { Cause(rawValue: i < 16 ? 1 << UInt32(i) : 0) }
 }

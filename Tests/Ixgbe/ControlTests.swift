@@ -135,6 +135,16 @@ import Wire
     }
   }
 
+  /// Sent frames wake nobody who does not wait for room.
+  @Test func sentFramesLetSleepersSleep() throws {
+    let bench = try Bench { $0.queues = 8 }
+    #expect(!bench.driver.armInterrupt(queue: 7))
+    try bench.send((0..<40).map { Frames.plain($0) }, queue: 7)
+    bench.card.settle()
+    #expect(bench.wire.sent.count == 40)
+    #expect(!readable(bench.driver.eventDescriptor(queue: 7)))
+  }
+
   /// A sender that found no room is woken when there is some.
   @Test func roomWakesABlockedSender() throws {
     let bench = try Bench()
