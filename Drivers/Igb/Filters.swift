@@ -59,7 +59,7 @@ extension IgbDriver {
   }
 
   /// Receive address `i`; nil switches the pair off. The high word is written last: it holds the
-  /// valid bit. Entries from 16 on lie in a table of their own (8.10.16).
+  /// valid bit. Entries from 16 on lie in a table of their own (8.10).
   private func writeAddress(_ address: MACAddress?, at i: Int) {
     let low = i < 16 ? Reg.ral : Reg.ral16, high = i < 16 ? Reg.rah : Reg.rah16, index = i & 15
     let octets = (address ?? MACAddress(rawValue: 0)).bytes.map { UInt32($0) }
@@ -71,6 +71,6 @@ extension IgbDriver {
     }
   }
 
-  /// The hash with RCTL.MO 0: bits 47 to 36 of the address as it is sent (7.1.1.1.2).
+  /// The hash with RCTL.MO 0: bits 47 to 36 of the address as it is sent (7.1.1).
   private func multicastBit(_ address: MACAddress) -> Int { Int(address[5]) << 4 | Int(address[4]) >> 4 }
 }

@@ -167,7 +167,7 @@ import PCI
   /// The pool of queue `i`: its own, or the one they share.
   func pool(_ i: Int) -> UnsafeMutablePointer<PoolState> { unsafe pools[pools.count == 1 ? 0 : i].state }
 
-  /// Bytes of a receive buffer as the card is told: whole kilobytes (8.10.2).
+  /// Bytes of a receive buffer as the card is told: whole kilobytes (8.10).
   private func checkPools(_ pools: [PacketPool]) throws(DriverError) -> Int {
     guard pools.count == 1 || pools.count == queueCount else {
       throw .pool(card: name, wanted: queueCount, available: pools.count)

@@ -15,7 +15,7 @@ import Platform
 
 extension IgbDriver {
   /// Causes to vectors, moderation, automatic clearing and masking. Queues start masked; the link
-  /// is let through (7.3.4, 8.8.13).
+  /// is let through (7.3.4, 8.8).
   func programInterrupts() {
     maskEverything()
     registers.write([.nonSelectiveClear, .multipleVectors, .automaticMask, .pendingBits], to: Reg.gpie)
@@ -50,7 +50,7 @@ extension IgbDriver {
 
   private var controlBit: UInt32 { 1 << UInt32(vectors.controlVector) }
 
-  /// EITR counts in microseconds, in bits 2 to 14 (8.8.14).
+  /// EITR counts in microseconds, in bits 2 to 14 (8.8).
   private func moderate(vector: Int, microseconds: Int) {
     registers.write(
       Plain(UInt32(microseconds) << Bits.eitrInterval | Bits.eitrKeepCounter), to: Reg.eitr, index: vector)

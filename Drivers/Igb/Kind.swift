@@ -26,7 +26,7 @@ enum Kind: Sendable {
   }
 
   /// Where queue `queue`'s receive entry lies in the IVAR words, the transmit entry 8 bits higher:
-  /// the 82576 puts queues 8 apart into one word, the others two neighbours (8.8.15; I350, 8.8.15).
+  /// the 82576 puts queues 8 apart into one word, the others two neighbours (8.8).
   func vectorEntry(queue: Int) -> (word: Int, shift: UInt32) {
     self == .i82576 ? (queue & 7, UInt32(queue & 8) << 1) : (queue >> 1, UInt32(queue & 1) << 4)
   }

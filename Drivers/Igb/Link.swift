@@ -51,7 +51,7 @@ extension IgbDriver {
     _ = writePHY(PHY.control, control & ~PHY.powerDown | PHY.autonegotiate | PHY.restart)
   }
 
-  /// SerDes and SGMII negotiate in the PCS; 1000BASE-KX is forced to a gigabit (3.5.4 and 8.17.2).
+  /// SerDes and SGMII negotiate in the PCS; 1000BASE-KX is forced to a gigabit (3.5.4; chapter 8, PCS).
   private func setUpSerDes() {
     registers.write(Plain(0x0400), to: Reg.serdesControl)
     registers.modify(Reg.ctrlExt) { $0.remove(.pin3) }

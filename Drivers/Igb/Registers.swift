@@ -21,7 +21,7 @@ enum Reg {
   static let fct = Register<Plain>("FCT", 0x00030)
   static let vet = Register<Plain>("VET", 0x00038)
   static let fcttv = Register<Plain>("FCTTV", 0x00170)
-  /// Management EEPROM control: the PHY is configured, a bit for each port from 18 on (8.4.23).
+  /// Management EEPROM control: the PHY is configured, a bit for each port from 18 on.
   static let eemngctl = Register<Plain>("EEMNGCTL", 0x01010)
   static let eemngctlI210 = Register<Plain>("EEMNGCTL", 0x12030)
 
@@ -36,9 +36,9 @@ enum Reg {
   static let eiac = Register<Plain>("EIAC", 0x0152c)
   static let eiam = Register<Plain>("EIAM", 0x01530)
   static let eicr = Register<Plain>("EICR", 0x01580)
-  /// One for each vector, 4 bytes apart (8.8.14).
+  /// One for each vector, 4 bytes apart (8.8).
   static let eitr = Register<Plain>("EITR", 0x01680)
-  /// Eight words of four entries (8.8.15).
+  /// Eight words of four entries (8.8).
   static let ivar = Register<Plain>("IVAR", 0x01700)
   static let ivarMisc = Register<Plain>("IVAR_MISC", 0x01740)
 
@@ -53,20 +53,20 @@ enum Reg {
   static let rdh = Register<Plain>("RDH", 0x0c010)
   static let rdt = Register<Plain>("RDT", 0x0c018)
   static let rxdctl = Register<QueueControl>("RXDCTL", 0x0c028)
-  /// Frames a queue lost for want of a descriptor (8.18.73); cleared by reading.
+  /// Frames a queue lost for want of a descriptor (8.19); cleared by reading.
   static let rqdpc = Register<Plain>("RQDPC", 0x0c030)
   static let rxcsum = Register<Rxcsum>("RXCSUM", 0x05000)
-  /// Longest frame with check sequence, in bytes (8.10.3).
+  /// Longest frame with check sequence, in bytes (8.10).
   static let rlpml = Register<Plain>("RLPML", 0x05004)
   static let rfctl = Register<Rfctl>("RFCTL", 0x05008)
-  /// 128 words: the multicast hash table (8.10.15).
+  /// 128 words: the multicast hash table (8.10).
   static let mta = Register<Plain>("MTA", 0x05200)
-  /// Pairs, 8 bytes apart: entries 0 to 15, and from 16 on (8.10.16).
+  /// Pairs, 8 bytes apart: entries 0 to 15, and from 16 on (8.10).
   static let ral = Register<Plain>("RAL", 0x05400)
   static let rah = Register<Plain>("RAH", 0x05404)
   static let ral16 = Register<Plain>("RAL16", 0x054e0)
   static let rah16 = Register<Plain>("RAH16", 0x054e4)
-  /// 128 words: a bit for each VLAN identifier (8.10.18).
+  /// 128 words: a bit for each VLAN identifier (8.10).
   static let vfta = Register<Plain>("VFTA", 0x05600)
   static let mrqc = Register<Plain>("MRQC", 0x05818)
   static let reta = Register<Plain>("RETA", 0x05c00)
@@ -84,7 +84,7 @@ enum Reg {
   static let tdwbal = Register<Plain>("TDWBAL", 0x0e038)
   static let tdwbah = Register<Plain>("TDWBAH", 0x0e03c)
 
-  // 8.16 and 8.17: SerDes and SGMII
+  // PCS: SerDes and SGMII
   static let pcsControl = Register<Pcs>("PCS_LCTL", 0x04208)
   static let pcsStatus = Register<PcsStatus>("PCS_LSTS", 0x0420c)
 
@@ -175,14 +175,14 @@ struct Swsm: OptionSet {
   static let firmware = Swsm(rawValue: 1 << 1)
 }
 
-/// Interrupt causes that are no queue's: ICR, IMS and IMC share their bits (8.8.8).
+/// Interrupt causes that are no queue's: ICR, IMS and IMC share their bits (8.8).
 struct Cause: OptionSet {
   let rawValue: UInt32
   static let linkChange = Cause(rawValue: 1 << 2)
   static let all = Cause(rawValue: .max)
 }
 
-/// General Purpose Interrupt Enable (8.8.13).
+/// General Purpose Interrupt Enable (8.8).
 struct Gpie: OptionSet {
   let rawValue: UInt32
   /// Reading ICR clears it, whatever IMS says.
@@ -194,7 +194,7 @@ struct Gpie: OptionSet {
   static let pendingBits = Gpie(rawValue: 1 << 31)
 }
 
-/// Receive Control (8.10.1).
+/// Receive Control (8.10).
 struct Rctl: OptionSet {
   let rawValue: UInt32
   static let enable = Rctl(rawValue: 1 << 1)
@@ -208,7 +208,7 @@ struct Rctl: OptionSet {
   static let stripCheckSequence = Rctl(rawValue: 1 << 26)
 }
 
-/// Receive and Transmit Descriptor Control (8.10.10 and 8.12.15).
+/// Receive and Transmit Descriptor Control (8.10, 8.12).
 struct QueueControl: OptionSet {
   let rawValue: UInt32
   static let enable = QueueControl(rawValue: 1 << 25)
@@ -218,7 +218,7 @@ struct QueueControl: OptionSet {
   static let transmitThresholds = QueueControl(rawValue: 8 | 1 << 8)
 }
 
-/// Receive Checksum Control (8.10.14).
+/// Receive Checksum Control (8.10).
 struct Rxcsum: OptionSet {
   let rawValue: UInt32
   static let ip = Rxcsum(rawValue: 1 << 8)
@@ -227,7 +227,7 @@ struct Rxcsum: OptionSet {
   static let hashInDescriptor = Rxcsum(rawValue: 1 << 13)
 }
 
-/// Receive Filter Control (8.10.4).
+/// Receive Filter Control (8.10).
 struct Rfctl: OptionSet {
   let rawValue: UInt32
   static let iscsiDisable = Rfctl(rawValue: 1 << 0)
@@ -235,7 +235,7 @@ struct Rfctl: OptionSet {
   static let nfsReadDisable = Rfctl(rawValue: 1 << 7)
 }
 
-/// Transmit Control (8.12.1).
+/// Transmit Control (8.12).
 struct Tctl: OptionSet {
   let rawValue: UInt32
   static let enable = Tctl(rawValue: 1 << 1)
@@ -246,7 +246,7 @@ struct Tctl: OptionSet {
   static let collisions = Tctl(rawValue: 0xf << 4 | 0x40 << 12)
 }
 
-/// PCS Link Control (8.17.2), for SerDes and SGMII.
+/// PCS Link Control (chapter 8, PCS), for SerDes and SGMII.
 struct Pcs: OptionSet {
   let rawValue: UInt32
   static let forcedUp = Pcs(rawValue: 1 << 0)
@@ -258,7 +258,7 @@ struct Pcs: OptionSet {
   static let restart = Pcs(rawValue: 1 << 17)
 }
 
-/// PCS Link Status (8.17.3).
+/// PCS Link Status (chapter 8, PCS).
 struct PcsStatus: OptionSet {
   let rawValue: UInt32
   static let linkUp = PcsStatus(rawValue: 1 << 0)
@@ -289,11 +289,11 @@ enum Bits {
   static let eitrInterval: UInt32 = 2
   static let eitrKeepCounter: UInt32 = 1 << 31
   /// SRRCTL: one buffer a descriptor of the advanced kind; frames of a full queue are dropped, so
-  /// that it does not hold up the others (8.10.2).
+  /// that it does not hold up the others (8.10).
   static let srrctlOneBuffer: UInt32 = 1 << 25
   static let srrctlDrop: UInt32 = 1 << 31
   /// MRQC: receive-side scaling; TCP/IPv4, IPv4, TCP/IPv6 with extensions, IPv6, TCP/IPv6, UDP/IPv4,
-  /// UDP/IPv6 (8.10.20).
+  /// UDP/IPv6 (8.10).
   static let mrqcScaling: UInt32 = 2 | 1 << 16 | 1 << 17 | 1 << 18 | 1 << 20 | 1 << 21 | 1 << 22 | 1 << 23
   /// SW_FW_SYNC: the non-volatile memory; a PHY is bit 1, 2, 5 or 6. The firmware's lie 16 higher.
   static let syncNVM: UInt32 = 1 << 0

@@ -1,5 +1,5 @@
 // The card's counters, which clear when they are read, added up into 64 bits; and the queues' own
-// (82576 datasheet, 8.18). Names as `ethtool -S` shows them for Linux's igb.
+// (82576 datasheet, 8.19). Names as `ethtool -S` shows them for Linux's igb.
 
 import DeviceIO
 import DriverKit
@@ -60,7 +60,7 @@ extension IgbDriver {
     for i in 0..<queueCount { totals.missed[i] &+= readMissed(i) }
   }
 
-  /// Twelve bits that stick at their end (8.18.73). QEMU's model has the register, but does not count.
+  /// Twelve bits that stick at their end (8.19). QEMU's model has the register, but does not count.
   private func readMissed(_ i: Int) -> UInt64 {
     UInt64(registers.read(Reg.rqdpc, index: i, stride: Reg.queueStride) & 0xfff)
   }

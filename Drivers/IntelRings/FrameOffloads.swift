@@ -11,7 +11,7 @@ struct FrameShape {
   /// Bytes of the longest of them.
   var longest = 0
 
-  /// The shortest frame the payload field allows (82576 datasheet, 7.2.2.2.11), in bytes.
+  /// The shortest frame the payload field allows (82576 datasheet, 7.2.2.3), in bytes.
   static let shortest = 17
 
   /// nil for an empty frame.
@@ -113,7 +113,7 @@ enum FrameBytes {
     return true
   }
 
-  /// The IPv4 header's checksum field is zero when the card computes it (82576 datasheet, 7.2.2.3.8).
+  /// The IPv4 header's checksum field is zero when the card computes it (82576 datasheet, 7.2.2.3).
   /// The plan made sure that the header lies in the first buffer.
   static func clearChecksum(_ frame: RawPacket) {
     let at = unsafe Int(frame.pointee.offset) &+ Int(frame.pointee.headerLengths & 0x7f) &+ 10

@@ -25,7 +25,7 @@ public struct AdvancedFamily: Sendable, Equatable {
   /// Receive: the checksum of TCP, UDP or SCTP is wrong; the IPv4 header's is.
   let layer4Wrong: UInt32
   let ipWrong: UInt32
-  /// The card calls UDP datagrams without a checksum wrong (82599 specification update, erratum 39):
+  /// The card calls UDP datagrams without a checksum wrong (82599 specification update):
   /// what it says of UDP errors is not passed on.
   let doubtsUDP: Bool
   /// What a data descriptor carries beside the slot's number when it uses a context (82599: CC).

@@ -34,7 +34,7 @@ public import NetmapCore
     let receiveBytes = options.receiveDescriptors * advancedDescriptorSize
     let transmitBytes = options.transmitDescriptors * advancedDescriptorSize
     do {
-      // Rings are aligned to 128 bytes (82576 datasheet, 8.10.5); their sizes keep each one aligned.
+      // Rings are aligned to 128 bytes (82576 datasheet, 8.10); their sizes keep each one aligned.
       memory = try allocator.allocateDescriptors(
         bytes: (receiveBytes + transmitBytes) * options.queues, alignment: 128, owner: function)
     } catch {

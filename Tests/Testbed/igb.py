@@ -87,9 +87,8 @@ def pktgen_accounts_for_every_packet(t):
     """Between the 82576 and the 82574L, both ways, in every mode: each sequence number once and in order."""
     for sender, receiver in (("igb2", "e1000e"), ("e1000e", "igb2")):
         account(t, sender, receiver, 4000, 60, 4000)
-        account(t, sender, receiver, 1000, 1514, 2000, "--mode interrupt")
-        account(t, sender, receiver, 1000, 60, 2000, "--mode poll --ring-size 128")
-        account(t, sender, receiver, 100, 9014, 400, "--mtu 9000")
+        account(t, sender, receiver, 1000, 1514, 2000, "--mode interrupt --ring-size 128")
+        account(t, sender, receiver, 100, 9014, 400, "--mtu 9000 --mode poll")
 
 
 @scenario(topology=CARDS)
@@ -135,17 +134,17 @@ def jumbo_frames_pass(t):
 
 @scenario(topology=CARDS)
 def links_go_down_and_up(t):
-    """Ten changes of each link are reported, and traffic passes afterwards."""
+    """Six changes of a link are reported, and traffic passes afterwards."""
     program = bridge(t)
     address = t.guest.address("igb2")
     first = link_changes(program, address)
-    for turn in range(5):
+    for turn in range(3):
         for up in (False, True):
             t.guest.set_link("igb2", up)
             wanted = len(first) + 2 * turn + (2 if up else 1)
             t.guest.wait_for(f"grep -c '^{address}.* link ' {program.log}", lambda out: int(out) >= wanted, timeout=10,
                              interval=0.02, what=f"change {2 * turn + up + 1} to be reported")
-    expect(link_changes(program, address) == first + ["down", "up"] * 5, f"{link_changes(program, address)}")
+    expect(link_changes(program, address) == first + ["down", "up"] * 3, f"{link_changes(program, address)}")
     ping(t, "A", "198.18.0.2", count=10)
     stop(program)
 
