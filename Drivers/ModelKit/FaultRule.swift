@@ -57,24 +57,33 @@ public struct WireFault: Equatable, Sendable {
     if name.hasPrefix("tx.") { direction = .leaving }
     if name.hasPrefix("tx.") || name.hasPrefix("rx.") { name = name.dropFirst(3) }
     var parts = halves[1].split(separator: ":", omittingEmptySubsequences: false)
-    switch parts[0] {
-    case "every":
-      guard parts.count > 1, let step = WireAmount.count(parts[1]), step > 0 else { throw wrong("every:N wants a number above 0") }
-      selector = .every(step)
-      parts.removeFirst(2)
-    case "p":
-      guard parts.count > 1, let chance = Double(parts[1]), (0...1).contains(chance) else {
-        throw wrong("p:FRACTION wants a number from 0 to 1")
-      }
-      selector = .probability(chance)
-      parts.removeFirst(2)
-    default:
-      guard let ranges = WireFault.ranges(parts[0]) else { throw wrong("'\(parts[0])' are no frame numbers (they start at 1)") }
-      selector = .numbers(ranges)
-      parts.removeFirst()
-    }
+    selector = try WireFault.selector(&parts, wrong)
     guard parts.count <= 1 else { throw wrong("there is one ':' too many") }
-    let how = parts.first
+    kind = try WireFault.kind(name, parts.first, wrong)
+    if kind == .hang { direction = .leaving }
+  }
+
+  /// Takes what says WHICH off the front of `parts`.
+  private static func selector(
+    _ parts: inout [Substring], _ wrong: (String) -> WireError
+  ) throws(WireError) -> Selector {
+    let first = parts.removeFirst()
+    guard first == "every" || first == "p" else {
+      guard let ranges = ranges(first) else { throw wrong("'\(first)' are no frame numbers (they start at 1)") }
+      return .numbers(ranges)
+    }
+    let value = parts.isEmpty ? "" : parts.removeFirst()
+    if first == "every" {
+      guard let step = WireAmount.count(value), step > 0 else { throw wrong("every:N wants a number above 0") }
+      return .every(step)
+    }
+    guard let chance = Double(value), (0...1).contains(chance) else { throw wrong("p:FRACTION wants a number from 0 to 1") }
+    return .probability(chance)
+  }
+
+  private static func kind(
+    _ name: Substring, _ how: Substring?, _ wrong: (String) -> WireError
+  ) throws(WireError) -> Kind {
     func count() throws(WireError) -> Int {
       guard let how else { return 1 }
       guard let value = WireAmount.count(how), (1...1024).contains(value) else { throw wrong("'\(how)' is no number from 1 to 1024") }
@@ -84,22 +93,17 @@ public struct WireFault: Equatable, Sendable {
       guard let how, let value = WireAmount.nanoseconds(how) else { throw wrong("a time is missing, such as :2ms") }
       return value
     }
-    func nothing() throws(WireError) { if let how { throw wrong("'\(name)' takes no ':\(how)'") } }
     switch name {
-    case "drop":
-      try nothing()
-      kind = .drop
-    case "duplicate": kind = .duplicate(copies: try count())
-    case "reorder": kind = .reorder(by: try count())
+    case "drop", "hang":
+      if let how { throw wrong("'\(name)' takes no ':\(how)'") }
+      return name == "drop" ? .drop : .hang
+    case "duplicate": return .duplicate(copies: try count())
+    case "reorder": return .reorder(by: try count())
     case "corrupt":
       guard how == nil || how == "crc" || how == "silent" else { throw wrong("corrupt takes crc or silent") }
-      kind = .corrupt(marked: how != "silent")
-    case "delay": kind = .delay(try time())
-    case "stall": kind = .stall(try time())
-    case "hang":
-      try nothing()
-      kind = .hang
-      direction = .leaving
+      return .corrupt(marked: how != "silent")
+    case "delay": return .delay(try time())
+    case "stall": return .stall(try time())
     default: throw wrong("'\(name)' is none of drop, duplicate, reorder, corrupt, delay, stall, hang")
     }
   }

@@ -17,6 +17,12 @@
 //   driver too. Its stores are not seen as they happen; `step` looks. The other registers on those
 //   pages are then plain memory as well: the model looks at enables and lengths in `step`.
 //
+// What models share
+// - A card's view of frames: FrameParser, Checksums, CyclicChecks, Toeplitz, Segmenter, ScratchFrame.
+//   All over raw bytes, bounds-checked, without allocating for a frame.
+// - The far end of the cable: TapWire, PcapWire, GeneratorWire, PairWire, DatagramWire, NullWire; around
+//   any of these RecordingWire and FaultyWire. WireSpec and WireFault name them in words.
+//
 // Rules
 // - Nothing moves but in `read`, `write`, `reset` and `step`, all called on one thread.
 // - Memory is reached through `bus.memory` alone, by bus address; what is not mapped is a DMA error.

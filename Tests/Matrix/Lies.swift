@@ -95,7 +95,8 @@ extension Rig {
   /// At most so many rounds: a device that lies may have frames without end.
   private func drainSome() {
     var batch = PacketBatch(capacity: 64)
-    for _ in 0..<32 {
+    var idle = 0
+    for _ in 0..<64 {
       var moved = 0
       for queue in 0..<cell.queues {
         moved += driver.receive(queue: queue, into: &batch, max: cell.batch)
@@ -104,7 +105,9 @@ extension Rig {
         }
         batch.removeAll()
       }
-      if moved == 0 { return }
+      // Nothing may mean a part of a jumbo frame (see `drain`).
+      idle = moved == 0 ? idle + 1 : 0
+      if idle == 8 { return }
     }
   }
 }
