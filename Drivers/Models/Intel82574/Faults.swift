@@ -28,6 +28,8 @@ extension E1000eModel {
     /// What the head registers read.
     public var transmitHead: UInt32?
     public var receiveHead: UInt32?
+    /// For how many reads of a head.
+    public var wrongHeads = Int.max
     /// So many frames are reported in two descriptors each.
     public var duplicates = 0
     /// Descriptors that the receive head skips, and how often.
@@ -61,7 +63,8 @@ extension E1000eModel {
     case .receiveError(let count):
       faults.receiveErrors = 1 << 31
       faults.receiveErrorCount = count
-    case .wrongCompletion(let head, _):
+    case .wrongCompletion(let head, let count):
+      faults.wrongHeads = count
       faults.transmitHead = head
       faults.receiveHead = head
     case .duplicateCompletion(let count): faults.duplicates = count
@@ -91,6 +94,13 @@ extension E1000eModel {
     state ^= state << 17
     faults.random = state
     return UInt32(truncatingIfNeeded: state >> 16)
+  }
+
+  /// A head register, as the driver reads it.
+  func reportedHead(_ offset: Int, _ wrong: UInt32?) -> UInt32 {
+    guard let wrong, faults.wrongHeads > 0 else { return registers[offset] }
+    if faults.wrongHeads != .max { faults.wrongHeads -= 1 }
+    return wrong
   }
 
   /// Every vector, without cause.

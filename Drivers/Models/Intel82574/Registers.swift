@@ -52,8 +52,8 @@ extension E1000eModel {
     case At.statisticsStart..<At.statisticsEnd: return garbled(readStatistic(offset))
     case At.timeLow: return UInt32(truncatingIfNeeded: systemTime)
     case At.timeHigh: return UInt32(truncatingIfNeeded: systemTime >> 32)
-    case At.transmitHead, At.transmitHead + At.nextQueue: return faults.transmitHead ?? registers[offset]
-    case At.receiveHead, At.receiveHead + At.nextQueue: return faults.receiveHead ?? registers[offset]
+    case At.transmitHead, At.transmitHead + At.nextQueue: return reportedHead(offset, faults.transmitHead)
+    case At.receiveHead, At.receiveHead + At.nextQueue: return reportedHead(offset, faults.receiveHead)
     default: return registers[offset]
     }
   }
