@@ -58,9 +58,8 @@ extension IxgbeDriver {
   func identifyModule() throws(DriverError) -> PluggableModule? {
     let resource = SharedResources.phy(registers.read(Reg.status).port)
     return try holding(resource) { () throws(DriverError) in
-      guard takeSharedBus() else { return nil }
       defer { releaseSharedBus() }
-      return readModule()
+      return takeSharedBus() ? readModule() : nil
     }
   }
 

@@ -159,6 +159,23 @@ import Testing
     #expect(driver.warnings.contains { $0.contains("management firmware") })
   }
 
+  /// QSFP+ boards: other places in the module's memory, and a bus that is asked for.
+  @Test(arguments: [true, false]) func largeModulesAreReadOverASharedBus(granted: Bool) throws {
+    let bench = try ScriptedBench(ScriptedCard(device: 0x1558))
+    var memory = [UInt8](repeating: 0, count: 256)
+    memory[0] = 13
+    memory[131] = 0x10
+    memory.replaceSubrange(165..<168, with: [0, 0x1b, 0x21])
+    let space = bench.card.space
+    space.bus.memory = memory
+    space[0x20] = granted ? 2 : 0
+    let driver = try bench.attach()
+    #expect(driver.module?.kind == (granted ? .tenGigabitFibre : nil))
+    #expect((space.bus.bytesSent > 0) == granted)
+    #expect(space.position(of: 0x20, where: { $0 & 0x101 == 0x101 }) != nil, "asked for, on a pin that is an output")
+    #expect(space[0x20] & 1 == 0, "and given back")
+  }
+
   @Test func theX540sPHYIsWoken() throws {
     let bench = try ScriptedBench(ScriptedCard(device: 0x1528))
     bench.card.space[0x4260] = 0x0800_0000
