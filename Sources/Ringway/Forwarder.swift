@@ -153,7 +153,8 @@ private struct Direction: ~Copyable {
   private mutating func wait(sent: Int, now: UInt64) -> Int {
     if sent > 0 || waitingSince == 0 { waitingSince = now | 1 }
     if sent > 0 { stuck = false }
-    if !stuck && now &- waitingSince < patience { return 0 }
+    // `waitingSince` may be one nanosecond ahead: 0 means that nothing waits.
+    if !stuck && (now <= waitingSince || now &- waitingSince < patience) { return 0 }
     stuck = true
     let lost = batch.count
     counts.dropped &+= UInt64(lost)
