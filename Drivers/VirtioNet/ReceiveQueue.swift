@@ -149,6 +149,7 @@ import VirtioTransport
       unsafe ring.setAddress(slot: slot, next.pointee.iova)
       unsafe record.pointee.setSingle(length: UInt16(truncatingIfNeeded: length), offset: UInt16(NetHeader.size))
       unsafe record.pointee.flags = PacketFlags(rawValue: 0)
+      unsafe record.pointee.headerLengths = 0
       bytes &+= UInt64(length)
       unsafe target.initialize(to: record)
       unsafe target += 1
@@ -225,6 +226,7 @@ import VirtioTransport
       guard let (record, length) = unsafe takeOne(headerSize: offset) else { break }
       unsafe record.pointee.setSingle(length: UInt16(truncatingIfNeeded: length), offset: UInt16(offset))
       unsafe record.pointee.flags = PacketFlags(rawValue: 0)
+      unsafe record.pointee.headerLengths = 0
       total &+= length
       if let before = unsafe last { unsafe before.pointee.next = record } else { unsafe head = record }
       unsafe last = record

@@ -37,7 +37,7 @@ extension TransmitQueue {
       let first = unsafe record.pointee
       tagged = first.flags.rawValue & PacketFlags.vlan.rawValue != 0
       inFront = !tagged && Int(first.offset) >= NetHeader.size && first.length != 0
-      isCut = first.flags.rawValue & PacketFlags.segmentation.rawValue != 0
+      isCut = first.flags.rawValue & PacketFlags.segmentation.rawValue != 0 && first.headerLengths != 0
       guard tagged else { return }
       // Both addresses are taken out of the first buffer, which must hold them, and more.
       total = first.length > 12 ? total &+ UInt32(Ethernet.vlanTagSize) : 0
@@ -81,7 +81,7 @@ extension TransmitQueue {
     let first = unsafe record.pointee
     let length = UInt32(first.length)
     guard unsafe first.next == nil, length >= Ethernet.headerSize, length <= maximumFrame,
-      Int(first.offset) < NetHeader.size, first.flags.rawValue & Self.careFlags == 0, free.count >= 2
+      unsafe Int(first.offset) < NetHeader.size && Self.asksNothing(record), free.count >= 2
     else { return false }
     let head = free.take()
     let body = free.take()

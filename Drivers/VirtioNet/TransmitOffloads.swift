@@ -59,10 +59,9 @@ struct TransmitOffloads {
   ///   headers that do not lie in its first buffer, or segments without data.
   func header(for record: RawPacket, shift: Int) -> TransmitHeader? {
     let flags = unsafe record.pointee.flags
-    guard flags.rawValue & Self.flags.rawValue != 0 else { return TransmitHeader() }
     let lengths = unsafe record.pointee.headerLengths
-    // A received frame that is passed on: its flags say what a card has found, and name no headers.
-    if lengths == 0, !flags.contains(.segmentation) { return TransmitHeader() }
+    // A received frame that is passed on: its flags are what was found, not what is wanted.
+    guard flags.rawValue & Self.flags.rawValue != 0, lengths != 0 else { return TransmitHeader() }
     let link = Int(lengths & 0x7f), network = Int(lengths >> 7)
     let isCut = flags.contains(.segmentation), isTCP = isCut || flags.contains(.tcpChecksum)
     // SAFETY: `Bytes` checks every offset against the first buffer's length.

@@ -37,7 +37,8 @@
   /// Index of the interface that received it; 0 is none.
   public var interface: UInt16
   public var flags: PacketFlags
-  /// Link (7 low bits) and network (9 high bits) header lengths in bytes, for transmit offloads.
+  /// Link (7 low bits) and network (9 high bits) header lengths in bytes, for transmit offloads. 0
+  /// asks for none, whatever `flags` says: so a received frame can be passed on as it is.
   public var headerLengths: UInt16
   /// Raised each time the buffer is given out: tells a stale reference from a fresh one.
   public var generation: UInt16

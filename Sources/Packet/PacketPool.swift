@@ -114,6 +114,7 @@ public import DMAMemory
     guard let record = unsafe PoolState.get(state) else { return nil }
     unsafe record.pointee.setSingle(length: 0, offset: 0)
     unsafe record.pointee.flags = []
+    unsafe record.pointee.headerLengths = 0
     unsafe record.pointee.interface = 0
     unsafe record.pointee.timestamp = 0
     unsafe record.pointee.generation &+= 1

@@ -117,6 +117,17 @@ import Wire
     #expect(bench.complaints.isEmpty)
   }
 
+  @Test func `what another card found in a frame asks for nothing when the frame is passed on`() throws {
+    let bench = try Bench()
+    try bench.start()
+    // Wrong on purpose: a checksum that was inserted would show.
+    let found = Array(Self.datagram(isTCP: true, payload: 100).dropLast()) + [0xa5]
+    bench.send([found]) { $0.flags = [.ipChecksum, .tcpChecksum] }
+    bench.send([found]) { $0.flags = [.ipChecksum, .udpChecksum, .hashed] }
+    #expect(bench.takeSent() == [found, found])
+    #expect(bench.statistic("tx_dropped") == 0)
+  }
+
   @Test func `what cannot be done is counted and freed`() throws {
     let good = Self.datagram(isTCP: true, payload: 3000, isCut: true).prefix(1400)
     let wishes: [(borrowing Packet) -> Void] = [
