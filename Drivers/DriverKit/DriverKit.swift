@@ -51,7 +51,8 @@ public struct PortOptions: Sendable, Equatable {
   public var transmitDescriptors = 512
   /// Largest payload of a frame in bytes, without the 14-byte header and VLAN tag: 68 to the card's limit.
   public var mtu = 1500
-  /// Shortest time between two interrupts of a queue, in microseconds; 0 switches moderation off.
+  /// How long moderation holds a queue's interrupt back at most, in microseconds; 0 switches it off.
+  /// Cards that adapt hold it back less while little arrives.
   public var moderationMicroseconds = 20
   /// Take the VLAN tag out of received frames, into the packet's record.
   public var stripVLAN = false

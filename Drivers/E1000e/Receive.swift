@@ -168,9 +168,9 @@ import Packet
     var room = unsafe min(limit, min(pool.pointee.top, batch.room))
     if unsafe pool.pointee.top == 0 { unsafe pool.pointee.exhausted &+= 1 }
     let start = next, mask = count &- 1
-    var i = start, k = 0, bytes: UInt64 = 0
+    var i = start, k = 0, seen = 0, bytes: UInt64 = 0
     // Invariant: room - k never exceeds what is free in the pool.
-    while k < room {
+    while k < room, seen < count {
       if _fastPath(!inChain) {
         // Plain frames in one piece up to the end of the ring.
         let run = min(room &- k, count &- i)
@@ -179,6 +179,7 @@ import Packet
           flags, bufferSize)
         let frames = run &+ taken.rest
         k &+= frames
+        seen &+= frames
         bytes &+= taken.bytes
         unsafe pool.pointee.top &-= frames
         i = (i &+ frames) & mask
@@ -189,10 +190,10 @@ import Packet
         bytes &+= unsafe UInt64(frame.pointee.frameLength)
         unsafe (slots + k).initialize(to: frame)
         k &+= 1
-      } else {
-        // So that a card that sends nothing but damage does not keep the loop busy.
-        room &-= 1
       }
+      // One turn of the ring at most, so that a card that sends nothing but damage does not keep
+      // the loop busy; a long frame's buffers do not count against `limit`.
+      seen &+= 1
       room = unsafe min(room, k &+ pool.pointee.top)
       i = (i &+ 1) & mask
     }

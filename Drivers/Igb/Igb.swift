@@ -92,7 +92,7 @@ import PCI
     unsafe transmitters = unsafe rings.transmitters
     unsafe moderation = .allocate(capacity: options.queues)
     unsafe moderation.initialize(
-      repeating: AdaptiveModeration(shortest: options.moderationMicroseconds), count: options.queues)
+      repeating: AdaptiveModeration(ceiling: options.moderationMicroseconds), count: options.queues)
     watches = Array(repeating: TransmitWatch(), count: options.queues)
     filter.promiscuous = options.promiscuous
     // From here on a throw runs deinit, which gives everything back.

@@ -31,9 +31,11 @@ extension IgbDriver {
     for (i, word) in words.enumerated() { registers.write(Plain(word), to: Reg.ivar, index: i) }
     let other = vectors.count > 0 ? (Bits.ivarValid | UInt32(vectors.controlVector)) << 8 : 0
     registers.write(Plain(other), to: Reg.ivarMisc)
-    // Link changes are not moderated.
+    // Link changes are not moderated; queues begin anew, with little.
+    let fresh = AdaptiveModeration(ceiling: options.moderationMicroseconds)
+    for i in 0..<queueCount { unsafe moderation[i] = fresh }
     for i in 0..<vectors.count {
-      moderate(vector: i, microseconds: i == vectors.controlVector && vectors.count > 1 ? 0 : options.moderationMicroseconds)
+      moderate(vector: i, microseconds: i == vectors.controlVector && vectors.count > 1 ? 0 : fresh.interval)
     }
     let all = vectors.count > 0 ? UInt32(truncatingIfNeeded: 1 << vectors.count - 1) : 0
     registers.write(Plain(all), to: Reg.eiac)

@@ -45,8 +45,8 @@ struct FramePlan {
   /// Bytes for the payload field: the whole frame, or what is cut into segments.
   var payload: Int
 
-  /// nil when the frame asks for what cannot be done: segmentation without usable headers, or
-  /// segments longer than the port allows.
+  /// nil when the frame asks for what cannot be done: checksums or segmentation without usable
+  /// headers in its first buffer, or segments longer than the port allows.
   /// - Parameters:
   ///   - insertsTag: the card inserts the VLAN tag. Otherwise the driver writes it into the frame
   ///     before the card sees it.
@@ -74,6 +74,8 @@ struct FramePlan {
     }
     let tag = unsafe isTagged && insertsTag ? UInt64(frame.pointee.vlan) << 16 : 0
     if isTagged && insertsTag { options |= TransmitWord.insertVLAN }
+    // Never half of what was asked for: a checksum that is wanted and not inserted is damage.
+    if lengths != 0, ip || tcp || udp, !headersFit { return nil }
     guard headersFit || options != 0 else { return }
     if !headersFit {
       link = 14

@@ -40,6 +40,10 @@ public struct AdaptiveModeration: Sendable {
 
   public init(shortest: Int) { self.init(shortest: shortest, longest: min(shortest * 8, 250)) }
 
+  /// As `PortOptions.moderationMicroseconds` wants it: between an eighth of the ceiling (but not less
+  /// than 2 us, the 82599's unit) and the ceiling.
+  public init(ceiling: Int) { self.init(shortest: ceiling == 0 ? 0 : max(2, ceiling / 8), longest: ceiling) }
+
   /// - Parameter longest: microseconds; at least `shortest`.
   public init(shortest: Int, longest: Int) {
     self.shortest = max(0, shortest)

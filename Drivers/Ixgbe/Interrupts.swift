@@ -25,11 +25,6 @@ extension IxgbeDriver {
     return causes
   }
 
-  /// Between an eighth of the ceiling (but not less than 2 us, the card's unit) and the ceiling.
-  static func moderation(ceiling: Int) -> AdaptiveModeration {
-    AdaptiveModeration(shortest: ceiling == 0 ? 0 : max(2, ceiling / 8), longest: ceiling)
-  }
-
   /// Causes to vectors, moderation, automatic clearing and masking. Queues start masked; the rest
   /// is let through.
   func programInterrupts() {

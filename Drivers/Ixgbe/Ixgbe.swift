@@ -106,7 +106,7 @@ import PCI
     queueCount = options.queues
     unsafe moderation = .allocate(capacity: options.queues)
     unsafe moderation.initialize(
-      repeating: Self.moderation(ceiling: options.moderationMicroseconds), count: options.queues)
+      repeating: AdaptiveModeration(ceiling: options.moderationMicroseconds), count: options.queues)
     watchdog = Array(repeating: TransmitWatch(), count: options.queues)
     filter.promiscuous = options.promiscuous
     // From here on a throw runs deinit, which gives everything back.

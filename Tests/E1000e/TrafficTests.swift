@@ -156,6 +156,18 @@ import Wire
     #expect(bench.statistic("rx_queue_0_errors") == 0)
   }
 
+  @Test func aLimitCountsFramesAndNotTheirBuffers() throws {
+    let bench = try Bench { $0.mtu = 9000 }
+    for i in 0..<4 { bench.wire.send(Frames.plain(i, count: 9018)) }
+    bench.card.settle()
+    var batch = PacketBatch(capacity: 8)
+    for taken in 1...4 {
+      check(bench.driver.receive(queue: 0, into: &batch, max: 1) == 1)
+      check(batch.count == taken)
+    }
+    check(bench.driver.receive(queue: 0, into: &batch, max: 1) == 0)
+  }
+
   @Test func jumboFramesGoOutOverSeveralBuffers() throws {
     let bench = try Bench { $0.mtu = 9000 }
     var number = 0

@@ -83,7 +83,7 @@ import Testing
     // Multiple vectors, automatic masks, pending bits, clearing by reading.
     #expect(space[0x1514] == 0xc000_0011)
     #expect(space[0x152c] == 7 && space[0x1530] == 7)
-    #expect(space[0x1680] == 1 << 31 | 50 << 2 && space[0x1688] == 1 << 31, "the link's vector is not moderated")
+    #expect(space[0x1680] == 1 << 31 | 6 << 2 && space[0x1688] == 1 << 31, "the link's vector is not moderated")
     #expect(space[0x1508] == 4 && space[0x1524] == 4, "the link is let through, the queue is not")
     driver.stop()
   }

@@ -137,7 +137,7 @@ final class ScriptedRegisters: RegisterSpace {
     if traps == nil {
       // SAFETY of the capture: one thread uses a card and its driver.
       nonisolated(unsafe) let space = Unowned(self)
-      traps = unsafe TrappedDoorbells { offset, _, value in unsafe space.value.write32(value, at: offset) }
+      traps = TrappedDoorbells { offset, _, value in unsafe space.value.write32(value, at: offset) }
     }
     return traps?.doorbell(at: offset)
   }
