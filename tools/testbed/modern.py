@@ -14,7 +14,10 @@ LIBRARIES = "usr/lib/x86_64-linux-gnu"
 
 
 def run(command, what):
-    result = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        result = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    except FileNotFoundError:
+        raise MachineError(f"{command[0]} is not installed; `tools/setup referee` installs what the referee needs") from None
     if result.returncode:
         raise MachineError(f"{what} failed: {'; '.join(result.stdout.splitlines()[-4:])}")
     return result.stdout
