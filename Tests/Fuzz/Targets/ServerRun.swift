@@ -14,25 +14,27 @@ enum ServerRun {
     let server: ModelServer
     let model = VirtioNetModel()
     let file: Int32
-    let path: String
     let descriptors: Int32
 
     init?() {
-      path = "/tmp/ringway-fuzz-\(getpid()).sock"
+      let path = ServerRun.path
       guard let server = try? ModelServer(model, path: path, options: ModelServer.Options(mode: .trapped)) else { return nil }
       self.server = server
+      // The host lives as long as the process: nobody else takes the socket's file away.
+      atexit { _ = unsafe unlink(ServerRun.path) }
       model.wire = TestWire()
       file = unsafe rw_memfd_create("ringway-fuzz", RW_MFD_CLOEXEC)
       guard file >= 0, ftruncate(file, 1 << 16) == 0 else { return nil }
       descriptors = cf_descriptors()
     }
   }
+  private static let path = "/tmp/ringway-fuzz-\(getpid()).sock"
   // SAFETY: one thread fuzzes; tests take turns (they are serialized).
   nonisolated(unsafe) private static var host: Host? = Host()
 
   static func run(_ input: inout FuzzInput) -> [String] {
     guard let host = unsafe host else { return ["no server"] }
-    let client = connect(host.path)
+    let client = connect(path)
     guard client >= 0 else { return ["the server takes no connection"] }
     greet(client, &input)
     var left = 64
