@@ -38,7 +38,7 @@ import Platform
   var mode = Mode.shared
   @Flag(help: "The same as --mode trapped.")
   var trapped = false
-  @Option(help: ArgumentHelp("For faults by chance and generated frames.", valueName: "number"))
+  @Option(help: ArgumentHelp("For faults by chance; a gen: wire has a seed of its own.", valueName: "number"))
   var seed: UInt64 = 1
   @Option(help: ArgumentHelp("Trapped mode: nanoseconds of virtual time for each access.", valueName: "ns"))
   var accessTime: UInt64 = 1000
