@@ -22,7 +22,7 @@ enum CardKind: String, ExpressibleByArgument, CaseIterable {
       var options = VirtioNetModelOptions()
       options.address = address
       options.pairs = pairs
-      return VirtioNetModel(options)
+      return try VirtioNetModel(options)
     }
   }
 }

@@ -82,7 +82,7 @@ func run(_ cards: [any NullCard], _ drivers: [any NetDriver], packets: Int) -> I
       cards = [try NullIxgbeCard(), try NullIxgbeCard()]
     case "virtio-net":
       type = VirtioNetDriver.self
-      cards = [NullVirtioNetCard(), NullVirtioNetCard()]
+      cards = [try NullVirtioNetCard(), try NullVirtioNetCard()]
     default: throw Usage(description: "forward-count: no driver is called \(words[1])")
     }
     let allocator = try NetmapAllocator(

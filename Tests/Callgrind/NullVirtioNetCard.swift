@@ -22,12 +22,12 @@ import PCI
   private var buffers: UnsafeMutableRawPointer?
   private var bufferAddress: UInt64 = 0
 
-  init() {
+  init() throws {
     var options = VirtioNetModelOptions()
     options.queueSize = 512
     // Commands would have to be answered while the driver waits.
     options.features &= ~VirtioModelFeature.controlQueue
-    model = VirtioNetModel(options)
+    model = try VirtioNetModel(options)
     // Notifications are stores that nobody looks at, as on hardware.
     card = InProcessCard(model, mode: .shared)
   }

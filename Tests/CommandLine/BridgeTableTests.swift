@@ -1,3 +1,5 @@
+// The live table of `ringway bridge`: what it shows, and how it counts.
+
 import Ringway
 import Testing
 

@@ -132,13 +132,12 @@ struct Got: Equatable {
 
   // MARK: Receiving
 
-  /// Takes what the driver has, in batches of the cell's size, the queues in turn. With jumbo frames
-  /// a call may give nothing because it took a part of a frame: the next one goes on.
+  /// Takes what the driver has, in batches of the cell's size, the queues in turn. A call that gives
+  /// nothing means that there is nothing.
   func drain() {
-    let patience = cell.mtu > 1500 ? 8 : 1
-    var idle = 0
-    while idle < patience {
-      var isMoving = false
+    var isMoving = true
+    while isMoving {
+      isMoving = false
       for queue in 0..<cell.queues {
         let count = driver.receive(queue: queue, into: &batch, max: cell.batch)
         guard count > 0 else { continue }
@@ -149,7 +148,6 @@ struct Got: Equatable {
         batch.removeAll()
       }
       if isMoving { card.settle() }
-      idle = isMoving ? 0 : idle + 1
     }
   }
 

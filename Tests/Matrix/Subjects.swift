@@ -37,11 +37,11 @@ extension Subject {
     case .e1000e: return try E1000eModel(wire: wire)
     case .ixgbe: return try Intel82599Model(device: 0x10f7, wire: wire)
     case .ixgbeSFP: return try Intel82599Model(wire: wire)
-    case .virtio, .virtioPlain, .virtioReversed: return makeVirtio(cell, wire)
+    case .virtio, .virtioPlain, .virtioReversed: return try makeVirtio(cell, wire)
     }
   }
 
-  private func makeVirtio(_ cell: Cell, _ wire: any ModelWire) -> VirtioNetModel {
+  private func makeVirtio(_ cell: Cell, _ wire: any ModelWire) throws -> VirtioNetModel {
     var options = VirtioNetModelOptions()
     options.pairs = cell.queues
     options.queueSize = 256
@@ -49,7 +49,7 @@ extension Subject {
       options.features &= ~(VirtioModelFeature.mergeableBuffers | VirtioModelFeature.eventIndex)
     }
     options.reversesCompletions = self == .virtioReversed
-    let model = VirtioNetModel(options)
+    let model = try VirtioNetModel(options)
     model.wire = wire
     return model
   }

@@ -1,3 +1,5 @@
+// The 82599 model under drivers that write anything.
+
 import ModelKit
 import Testing
 

@@ -1,3 +1,5 @@
+// Interrupts of the 82599 model: causes, masks, vectors, moderation on virtual time.
+
 import ModelKit
 import Testing
 

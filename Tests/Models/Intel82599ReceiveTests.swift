@@ -1,3 +1,5 @@
+// The receive side of the 82599 model, by hand-made rings.
+
 import ModelKit
 import Testing
 

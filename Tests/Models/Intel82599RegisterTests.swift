@@ -1,3 +1,5 @@
+// Registers, non-volatile memory, semaphores and module of the 82599 model.
+
 import ModelKit
 import Testing
 

@@ -1,3 +1,5 @@
+// The transmit side of the 82599 model: descriptors, offloads, what reaches the wire.
+
 import ModelKit
 import Testing
 

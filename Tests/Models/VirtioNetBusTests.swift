@@ -1,3 +1,5 @@
+// The virtio-net model and its bus: indirect descriptors, shared doorbells, interrupts, the access window.
+
 import DMAMemory
 import ModelKit
 import Models

@@ -1,3 +1,5 @@
+// The virtio-net model as a device: offloads, queues, control commands.
+
 import ModelKit
 import Models
 import PCI

@@ -18,7 +18,7 @@ import Testing
   /// Buffers from 0x8000 on.
 
   init(_ options: VirtioNetModelOptions = VirtioNetModelOptions(), mode: InProcessCard.Mode = .trapped) throws {
-    model = VirtioNetModel(options)
+    model = try VirtioNetModel(options)
     model.wire = wire
     card = InProcessCard(model, mode: mode)
     registers = try card.registers(bar: 4)

@@ -26,7 +26,7 @@ enum ModelCard: String, CaseIterable, Sendable, CustomTestStringConvertible {
     case .virtio:
       var options = VirtioNetModelOptions()
       options.address = address
-      return VirtioNetModel(options)
+      return try VirtioNetModel(options)
     }
   }
 }

@@ -65,7 +65,7 @@ import Wire
   }
 
   @Test func `too little descriptor memory is an error, and leaves nothing mapped`() throws {
-    let card = InProcessCard(VirtioNetModel())
+    let card = try InProcessCard(VirtioNetModel())
     let clock = BenchClock()
     clock.card = card
     let allocator = try NetmapAllocator(

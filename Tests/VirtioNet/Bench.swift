@@ -38,7 +38,7 @@ final class BenchClock: TimeSource, @unchecked Sendable {
     _ modelOptions: VirtioNetModelOptions = VirtioNetModelOptions(), _ options: PortOptions = PortOptions(),
     bufferSize: Int = 2048
   ) throws {
-    model = VirtioNetModel(modelOptions)
+    model = try VirtioNetModel(modelOptions)
     model.wire = wire
     card = InProcessCard(model)
     clock.card = card

@@ -1,3 +1,5 @@
+// Checksums and segmentation that the device is asked to do.
+
 import DriverKit
 import ModelKit
 import Models

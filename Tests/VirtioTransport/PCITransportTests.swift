@@ -45,8 +45,8 @@ final class BareFunction: PCIFunction {
 }
 
 @Suite struct CapabilityTests {
-  @Test func `structures are found behind other capabilities`() {
-    let structures = InProcessCard(VirtioNetModel()).virtioStructures()
+  @Test func `structures are found behind other capabilities`() throws {
+    let structures = try InProcessCard(VirtioNetModel()).virtioStructures()
     #expect(structures.map(\.kind) == [.common, .interruptStatus, .device, .notify, .pciAccess])
     #expect(structures.prefix(4).allSatisfy { $0.bar == 4 })
     #expect(structures.first { $0.kind == .notify }?.notifyMultiplier == 4)
@@ -96,7 +96,7 @@ final class BareFunction: PCIFunction {
   let clock = ManualClock()
 
   @Test func `both sides agree on what both know`() throws {
-    let model = VirtioNetModel()
+    let model = try VirtioNetModel()
     let card = InProcessCard(model)
     let transport = try VirtioPCITransport(card)
     let agreed = try transport.negotiate(wanted: [.eventIndex, .inOrder], clock: clock)
@@ -109,7 +109,7 @@ final class BareFunction: PCIFunction {
   @Test func `a device that ignores the IOMMU is refused by name`() throws {
     var options = VirtioNetModelOptions()
     options.features &= ~VirtioModelFeature.accessPlatform
-    let transport = try VirtioPCITransport(InProcessCard(VirtioNetModel(options)))
+    let transport = try VirtioPCITransport(InProcessCard(try VirtioNetModel(options)))
     let error = try #require(throws: VirtioError.self) { try transport.negotiate(wanted: [], clock: clock) }
     #expect(error.description.contains("VIRTIO_F_ACCESS_PLATFORM"))
     #expect(error.description.contains("iommu_platform=on,disable-legacy=on"))
@@ -118,12 +118,12 @@ final class BareFunction: PCIFunction {
   @Test func `a legacy device is refused`() throws {
     var options = VirtioNetModelOptions()
     options.isModern = false
-    let error = try #require(throws: VirtioError.self) { try VirtioPCITransport(InProcessCard(VirtioNetModel(options))) }
+    let error = try #require(throws: VirtioError.self) { try VirtioPCITransport(InProcessCard(try VirtioNetModel(options))) }
     #expect(error.description.contains("disable-legacy=on"))
   }
 
   @Test func `features that are taken back, resets that do not end, and a device that is pulled out`() throws {
-    let model = VirtioNetModel()
+    let model = try VirtioNetModel()
     let card = InProcessCard(model)
     let transport = try VirtioPCITransport(card)
     model.refusesFeatures = true
@@ -145,7 +145,7 @@ final class BareFunction: PCIFunction {
   @Test func `queues: sizes, addresses, vectors and notify addresses`() throws {
     var options = VirtioNetModelOptions()
     options.usableVectors = 2
-    let model = VirtioNetModel(options)
+    let model = try VirtioNetModel(options)
     let card = InProcessCard(model)
     let memory = UnsafeMutableRawPointer.allocate(byteCount: 65536, alignment: 4096)
     unsafe memory.initializeMemory(as: UInt8.self, repeating: 0, count: 65536)
@@ -175,7 +175,7 @@ final class BareFunction: PCIFunction {
   }
 
   @Test func `configuration is read again while it changes`() throws {
-    let model = VirtioNetModel()
+    let model = try VirtioNetModel()
     let card = InProcessCard(model)
     let transport = try VirtioPCITransport(card)
     var reads = 0

@@ -20,6 +20,7 @@
 // - `bus.interruptKind` says whether MSI-X vectors or the ISR register tell the driver.
 
 public import ModelKit
+public import Platform
 public import Wire
 
 /// How a device is made.
@@ -95,7 +96,8 @@ public struct VirtioNetModelOptions: Sendable {
   /// Resets by the device status register.
   public internal(set) var resets = 0
 
-  public init(_ options: VirtioNetModelOptions = VirtioNetModelOptions(), bus: ModelBus = ModelBus()) {
+  /// - Throws: when there is no memory or no descriptor left for the registers.
+  public init(_ options: VirtioNetModelOptions = VirtioNetModelOptions(), bus: ModelBus = ModelBus()) throws(SystemError) {
     var options = options
     options.pairs = min(max(options.pairs, 1), 256)
     self.options = options
@@ -103,8 +105,8 @@ public struct VirtioNetModelOptions: Sendable {
     features = options.pairs > 1 ? options.features : options.features & ~VirtioModelFeature.severalQueues
     vectors = options.vectorCount
     configuration = VirtioNetModel.makeConfiguration(options)
-    let registerFile = VirtioNetModel.makeMemory(VirtioModelLayout.count, "virtio-net-registers")
-    interruptTable = VirtioNetModel.makeMemory(VirtioModelLayout.interruptBARCount, "virtio-net-msix")
+    let registerFile = try BARMemory(count: VirtioModelLayout.count, name: "virtio-net-registers")
+    interruptTable = try BARMemory(count: VirtioModelLayout.interruptBARCount, name: "virtio-net-msix")
     let notify = VirtioModelLayout.notify..<VirtioModelLayout.notify + VirtioModelLayout.notifyCount
     bars = [
       ModelBAR(index: VirtioModelLayout.interruptBAR, memory: interruptTable),
@@ -116,11 +118,6 @@ public struct VirtioNetModelOptions: Sendable {
     misdeeds = Array(repeating: [], count: queues.count)
     registers.address = options.address
     connectAccessWindow()
-  }
-
-  /// A model without memory for its registers cannot be; a process without any is beyond help.
-  private static func makeMemory(_ count: Int, _ name: String) -> BARMemory {
-    do { return try BARMemory(count: count, name: name) } catch { preconditionFailure("\(name): \(error)") }
   }
 
   // MARK: Reset

@@ -79,7 +79,7 @@ final class DriverRun {
     switch target {
     case .e1000e: (model, type) = (try E1000eModel(), E1000eDriver.self)
     case .ixgbe: (model, type) = (try Intel82599Model(), IxgbeDriver.self)
-    default: (model, type) = (VirtioNetModel(Self.virtioOptions(&input)), VirtioNetDriver.self)
+    default: (model, type) = (try VirtioNetModel(Self.virtioOptions(&input)), VirtioNetDriver.self)
     }
     countsAreOwn = target == .virtioNet
     model.wire = wire

@@ -12,12 +12,14 @@ import Platform
 enum ServerRun {
   private final class Host {
     let server: ModelServer
-    let model = VirtioNetModel()
+    let model: VirtioNetModel
     let file: Int32
     let descriptors: Int32
 
     init?() {
       let path = ServerRun.path
+      guard let model = try? VirtioNetModel() else { return nil }
+      self.model = model
       guard let server = try? ModelServer(model, path: path, options: ModelServer.Options(mode: .trapped)) else { return nil }
       self.server = server
       // The host lives as long as the process: nobody else takes the socket's file away.

@@ -1,3 +1,5 @@
+// The kept corpus, input by input, and random programs from seeds.
+
 import FuzzTargets
 import Glibc
 import Testing
