@@ -27,6 +27,7 @@ let package = Package(
   products: [
     .library(name: "Ringway", targets: ["Ringway"]),
     .executable(name: "ringway", targets: ["ringway"]),
+    .executable(name: "ringwayd", targets: ["ringwayd"]),
     .executable(name: "ringway-model", targets: ["ringway-model"]),
   ],
   traits: [
@@ -39,6 +40,7 @@ let package = Package(
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
     .package(url: "https://github.com/apple/swift-system", from: "1.8.1"),
     .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+    .package(url: "https://github.com/LebJe/TOMLKit", from: "0.6.0"),
   ],
   targets: [
     // Floor 0: C. Volatile access, kernel structures, system libraries; no logic.
@@ -50,6 +52,7 @@ let package = Package(
     module("Platform", ["CRingway", system]),
     module("DeviceIO", ["CRingway"]),
     module("Wire", []),
+    module("Control", []),
     // Floor 2
     module("PCI", ["CRingway", "Platform", "DeviceIO", system]),
     .target(
@@ -66,7 +69,22 @@ let package = Package(
     module(
       "DriverKit", ["CRingway", "Platform", "DeviceIO", "Wire", "PCI", "DMAMemory", "NetmapCore", "Packet"],
       in: "Drivers"),
+    module("Netisr", ["CRingway", "Platform", "DeviceIO", "DMAMemory", "Packet", system]),
+    // Routes sit on workers, interfaces on both.
+    module("Routes", ["CRingway", "Platform", "DeviceIO", "Wire", "Packet", "Netisr"]),
     // Floor 6
+    module("Ifnet", ["CRingway", "Platform", "DeviceIO", "Wire", "Packet", "Netisr", "Routes"]),
+    module("Ether", ["CRingway", "Platform", "DeviceIO", "Wire", "Packet", "Netisr", "Ifnet"]),
+    // Floor 7
+    module("Inet", ["CRingway", "Platform", "DeviceIO", "Wire", "Packet", "Netisr", "Routes", "Ifnet", "Ether"]),
+    module("Inet6", ["CRingway", "Platform", "DeviceIO", "Wire", "Packet", "Netisr", "Routes", "Ifnet", "Ether"]),
+    module("Clones", ["CRingway", "Platform", "DeviceIO", "Wire", "Packet", "Netisr", "Routes", "Ifnet", "Ether", system]),
+    module(
+      "Attach",
+      [
+        "CRingway", "Platform", "DeviceIO", "Wire", "PCI", "DMAMemory", "NetmapCore", "Packet", "DriverKit", "Netisr",
+        "Ifnet",
+      ]),
     module(
       "E1000e", ["CRingway", "Platform", "DeviceIO", "Wire", "PCI", "DMAMemory", "NetmapCore", "Packet", "DriverKit"],
       in: "Drivers"),
@@ -104,15 +122,22 @@ let package = Package(
       "Ringway",
       [
         "CRingway", "Platform", "DeviceIO", "Wire", "PCI", "DMAMemory", "VFIO", "NetmapCore", "Packet", "DriverKit",
-        "E1000e", "Igb", "Ixgbe", "VirtioNet", "Capture", system, .product(name: "Logging", package: "swift-log"),
+        "E1000e", "Igb", "Ixgbe", "VirtioNet", "Capture", "Control", "Netisr", "Routes", "Ifnet", "Ether", "Inet", "Inet6",
+        "Clones", "Attach", system, .product(name: "Logging", package: "swift-log"),
       ]),
     // Floor 9
     .executableTarget(
       name: "ringway",
       dependencies: [
         "Ringway", "PCINames", "PCI", "VFIO", "DMAMemory", "NetmapCore", "Packet", "Capture", "Platform", "Wire",
-        "DriverKit", arguments, system,
+        "DriverKit", "Control", arguments, system,
       ], path: "Sources/ringway", swiftSettings: settings),
+    .executableTarget(
+      name: "ringwayd",
+      dependencies: [
+        "Ringway", "Control", "Platform", "CRingway", arguments, system, .product(name: "Logging", package: "swift-log"),
+        .product(name: "TOMLKit", package: "TOMLKit"),
+      ], path: "Sources/ringwayd", swiftSettings: settings),
     .executableTarget(
       name: "ringway-model",
       dependencies: ["ModelKit", "Models", "ModelServer", "Platform", "Wire", arguments, system],
@@ -163,6 +188,20 @@ let package = Package(
         "CRingway", "IntelRings", "DriverKit", "ModelKit", "Models", "Packet", "NetmapCore", "DMAMemory", "DeviceIO",
         "PCI", "Wire", "Platform",
       ]),
+    tests("Netisr", ["CRingway", "Packet", "DMAMemory", "DeviceIO", "Platform"]),
+    tests("Routes", ["Netisr", "Packet", "Wire", "DeviceIO", "Platform"]),
+    tests("Ifnet", ["Netisr", "Routes", "Packet", "DMAMemory", "Wire", "DeviceIO", "Platform"]),
+    tests("Ether", ["Ifnet", "Netisr", "Packet", "DMAMemory", "Wire", "DeviceIO", "Platform"]),
+    tests("Inet", ["Ether", "Ifnet", "Routes", "Netisr", "Packet", "DMAMemory", "Wire", "DeviceIO", "Platform"]),
+    tests("Inet6", ["Ether", "Ifnet", "Routes", "Netisr", "Packet", "DMAMemory", "Wire", "DeviceIO", "Platform"]),
+    tests("Clones", ["Ether", "Ifnet", "Routes", "Netisr", "Packet", "DMAMemory", "Wire", "DeviceIO", "Platform", "CRingway", system]),
+    tests(
+      "Attach",
+      [
+        "CRingway", "DriverKit", "E1000e", "Ixgbe", "VirtioNet", "ModelKit", "Models", "Ether", "Ifnet", "Netisr", "NetmapCore",
+        "Packet", "DMAMemory", "PCI", "Wire", "DeviceIO", "Platform",
+      ]),
+    tests("Control"),
     tests("ModelKit", ["CRingway", "DMAMemory", "DeviceIO", "PCI", "Wire", "Platform", system]),
     tests("Models", ["CRingway", "ModelKit", "DMAMemory", "DeviceIO", "PCI", "Wire", "Platform"]),
     tests("ModelServer", ["CRingway", "ModelKit", "Models", "VFIO", "DMAMemory", "DeviceIO", "PCI", "Wire", "Platform", system]),

@@ -279,7 +279,6 @@ public import Packet
     unsafe UnsafeMutableRawPointer(record).storeBytes(of: descriptor.vlanTag, toByteOffset: 44, as: UInt32.self)
     unsafe record.pointee.flags = PacketFlags(rawValue: flags)
     unsafe record.pointee.headerLengths = 0
-    unsafe record.pointee.generation &+= 1
     unsafe record.pointee.timestamp = 0
   }
 

@@ -34,13 +34,14 @@
   public var hash: UInt32
   /// VLAN tag control information, valid with `.vlan`.
   public var vlan: UInt16
-  /// Index of the interface that received it; 0 is none.
+  /// Index of the interface that received it; 0 is none. `generation` belongs to it.
   public var interface: UInt16
   public var flags: PacketFlags
   /// Link (7 low bits) and network (9 high bits) header lengths in bytes, for transmit offloads. 0
   /// asks for none, whatever `flags` says: so a received frame can be passed on as it is.
   public var headerLengths: UInt16
-  /// Raised each time the buffer is given out: tells a stale reference from a fresh one.
+  /// Generation of the interface's index: an index is used again, with another generation, when its
+  /// interface has gone.
   public var generation: UInt16
   /// Nanoseconds of the batch's software time stamp; 0 is none.
   public var timestamp: UInt64
@@ -55,6 +56,22 @@
 }
 
 public typealias RawPacket = UnsafeMutablePointer<PacketRecord>
+
+/// An interface's number. Its generation tells a stale one from that of a newer interface.
+@frozen public struct InterfaceIndex: Hashable, Sendable, BitwiseCopyable, CustomStringConvertible {
+  /// 1 and up; 0 is none.
+  public let index: UInt16
+  public let generation: UInt16
+
+  @inlinable @inline(__always) public init(_ index: UInt16, generation: UInt16) {
+    self.index = index
+    self.generation = generation
+  }
+
+  /// No interface.
+  public static var none: InterfaceIndex { InterfaceIndex(0, generation: 0) }
+  public var description: String { "\(index)" }
+}
 
 /// What the card said of a received frame, or is asked to do with a sent one.
 @frozen public struct PacketFlags: OptionSet, Sendable, BitwiseCopyable {
@@ -105,10 +122,17 @@ public typealias RawPacket = UnsafeMutablePointer<PacketRecord>
     get { unsafe raw.pointee.vlan }
     nonmutating set { unsafe raw.pointee.vlan = newValue }
   }
-  @inlinable public var hash: UInt32 { unsafe raw.pointee.hash }
-  @inlinable public var interface: UInt16 {
-    get { unsafe raw.pointee.interface }
-    nonmutating set { unsafe raw.pointee.interface = newValue }
+  /// Receive-side scaling's hash or a flow's number, valid with `.hashed`.
+  @inlinable public var hash: UInt32 {
+    get { unsafe raw.pointee.hash }
+    nonmutating set { unsafe raw.pointee.hash = newValue }
+  }
+  @inlinable public var interface: InterfaceIndex {
+    get { unsafe InterfaceIndex(raw.pointee.interface, generation: raw.pointee.generation) }
+    nonmutating set {
+      unsafe raw.pointee.interface = newValue.index
+      unsafe raw.pointee.generation = newValue.generation
+    }
   }
   @inlinable public var timestamp: UInt64 {
     get { unsafe raw.pointee.timestamp }

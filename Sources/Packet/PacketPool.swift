@@ -117,7 +117,7 @@ public import DMAMemory
     unsafe record.pointee.headerLengths = 0
     unsafe record.pointee.interface = 0
     unsafe record.pointee.timestamp = 0
-    unsafe record.pointee.generation &+= 1
+    unsafe record.pointee.generation = 0
     return unsafe Packet(unsafe: record)
   }
 }

@@ -1,5 +1,6 @@
 // A card that is open and running.
 
+public import DMAMemory
 public import DeviceIO
 public import DriverKit
 internal import NetmapCore

@@ -7,8 +7,9 @@
 //     nothing for a while (adaptive)   arm every queue, look again, sleep until an interrupt
 
 internal import CRingway
+public import DMAMemory
 public import DeviceIO
-public import DriverKit
+internal import DriverKit
 internal import NetmapCore
 internal import PCI
 internal import Packet

@@ -7,6 +7,7 @@
 #define RINGWAY_CRINGWAY_H
 #include "rw_fault.h"
 #include "rw_guard.h"
+#include "rw_thread.h"
 #include "rw_io.h"
 #include "rw_kernel.h"
 #endif

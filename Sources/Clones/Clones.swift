@@ -1,0 +1,3 @@
+// Clones: interfaces that are made by name: lo, tap, epair, vlan, bridge.
+
+public enum ClonesModule {}

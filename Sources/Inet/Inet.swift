@@ -1,0 +1,3 @@
+// Inet: IPv4 and its neighbours: ARP, ICMP, IGMP, fragments, forwarding.
+
+public enum InetModule {}
