@@ -181,6 +181,15 @@ public protocol NetDriver: AnyObject {
   func start(pools: [PacketPool]) throws(DriverError)
   /// Switches the card off; every buffer goes back to its pool. Idempotent.
   func stop()
+  /// Changes, while the queue runs, where it takes fresh receive buffers from. Buffers that are posted
+  /// already come out of `receive` as before, in packets of their own pool, and frames in the transmit
+  /// ring go back to theirs: the card notices nothing. By the queue's owner, while no control call runs.
+  /// - Parameters:
+  ///   - pool: its buffers are no smaller than those the card was started with.
+  ///   - sending: the pool that most frames to be sent are of; those are freed quickest.
+  ///
+  /// Whoever calls keeps the old pools until their packets are back, or the card is stopped.
+  func replacePool(queue: Int, with pool: PacketPool, sending: PacketPool) throws(DriverError)
 
   /// Takes up to `max` received frames into the batch. Returns how many. Never throws: what is
   /// wrong is counted.
@@ -209,6 +218,38 @@ public protocol NetDriver: AnyObject {
   func setMACAddress(_ address: MACAddress) throws(DriverError)
   /// The card's and the driver's counters.
   func statistics() -> [Statistic]
+}
+
+extension NetDriver {
+  /// A driver that cannot change pools under way serves no netmap programs.
+  public func replacePool(queue: Int, with pool: PacketPool, sending: PacketPool) throws(DriverError) {
+    throw .unsupported(card: Self.driverName, what: "change its buffers while it runs")
+  }
+
+  /// Checks what every `replacePool` asks for.
+  /// - Parameters:
+  ///   - pools: those the driver was started with; empty while it is stopped.
+  ///   - card: for the error.
+  /// - Returns: one pool a queue, with `pool` in its place.
+  public func replacing(
+    queue: Int, with pool: PacketPool, among pools: [PacketPool], card: String
+  ) throws(DriverError) -> [PacketPool] {
+    guard queue >= 0, queue < queueCount else {
+      throw .option(card: card, name: "the queue", value: "\(queue)", allowed: "0 to \(queueCount - 1)")
+    }
+    guard let first = pools.first, health == .running else {
+      throw .unsupported(card: card, what: "change its buffers while it is \(health)")
+    }
+    // The card was told of the smallest.
+    let size = pools.map { unsafe $0.state.pointee.bufferSize }.min() ?? 0
+    guard unsafe pool.state.pointee.bufferSize >= size else {
+      throw .option(
+        card: card, name: "the buffer size", value: "\(unsafe pool.state.pointee.bufferSize)", allowed: "\(size) bytes or more")
+    }
+    var all = pools.count == queueCount ? pools : Array(repeating: first, count: queueCount)
+    all[queue] = pool
+    return all
+  }
 }
 
 /// What went wrong in a driver.

@@ -168,6 +168,12 @@ import Platform
     if health == .running { health = .stopped }
   }
 
+  public func replacePool(queue: Int, with pool: PacketPool, sending: PacketPool) throws(DriverError) {
+    pools = try replacing(queue: queue, with: pool, among: pools, card: name)
+    unsafe receivers[queue].replacePool(pool.state)
+    unsafe transmitters[queue].replacePool(sending.state)
+  }
+
   /// The pool of queue `i`: its own, or the one they share.
   func pool(_ i: Int) -> UnsafeMutablePointer<PoolState> { unsafe pools[pools.count == 1 ? 0 : i].state }
 

@@ -76,6 +76,9 @@ import Packet
     repost()
   }
 
+  /// Fresh buffers come from `pool` from now on. What is posted stays, and goes back to its own pool.
+  mutating func replacePool(_ pool: UnsafeMutablePointer<PoolState>) { unsafe self.pool = pool }
+
   /// Describes every buffer anew, from descriptor 0: after a reset of the card.
   mutating func repost() {
     dropChain()

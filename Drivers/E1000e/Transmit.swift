@@ -76,6 +76,17 @@ import Packet
     for i in 0..<count { unsafe TransmitDescriptor(ring, i).post(0, 0) }
   }
 
+  /// Most frames are of `pool` from now on. Those in the ring are of another, and freed one by one.
+  mutating func replacePool(_ pool: UnsafeMutablePointer<PoolState>) {
+    unsafe self.pool = pool
+    var c = clean
+    while c != next {
+      let last = unsafe ends[c] & ~Self.mixed
+      unsafe ends[c] = last | Self.mixed
+      c = (Int(last) &+ 1) & (count &- 1)
+    }
+  }
+
   /// Descriptors the card has not reported yet.
   var pending: Int { (next &- clean) & (count &- 1) }
 

@@ -182,6 +182,12 @@ import PCI
     pools = []
   }
 
+  public func replacePool(queue: Int, with pool: PacketPool, sending: PacketPool) throws(DriverError) {
+    pools = try replacing(queue: queue, with: pool, among: pools, card: name)
+    // The transmit ring frees each group to the pool that it is of.
+    unsafe receivers[queue].replacePool(pool.state)
+  }
+
   /// The pool of queue `i`: its own, or the one they share.
   func pool(_ i: Int) -> UnsafeMutablePointer<PoolState> { unsafe pools[pools.count == 1 ? 0 : i].state }
 

@@ -50,6 +50,12 @@ extension VirtioNetDriver {
     if state == .running { state = .stopped }
   }
 
+  public func replacePool(queue: Int, with pool: PacketPool, sending: PacketPool) throws(DriverError) {
+    pools = try replacing(queue: queue, with: pool, among: pools, card: card)
+    unsafe pairs[queue].receive.replacePool(pool.state)
+    unsafe pairs[queue].transmit.replacePool(sending.state)
+  }
+
   /// No DMA, no interrupts, every buffer back in its pool.
   func makeQuiet() {
     try? transport.reset(clock: clock)

@@ -52,6 +52,9 @@ import VirtioTransport
     queue.suppressInterrupts()
   }
 
+  /// Fresh buffers come from `pool` from now on; the device is told of as many bytes of each as before.
+  mutating func replacePool(_ pool: UnsafeMutablePointer<PoolState>) { unsafe self.pool = pool }
+
   /// Every buffer goes back to its pool. Only while the device is quiet.
   mutating func releaseAll() {
     shadow.releaseAll()

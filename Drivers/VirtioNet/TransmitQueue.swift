@@ -81,6 +81,16 @@ import Wire
     queue.suppressInterrupts()
   }
 
+  /// Most frames are of `pool` from now on; those with the device are counted anew.
+  mutating func replacePool(_ pool: UnsafeMutablePointer<PoolState>) {
+    unsafe self.pool = pool
+    careful = 0
+    for id in 0..<queue.layout.size {
+      guard let record = unsafe shadow.slots[id] else { continue }
+      if unsafe links[id] != Self.endOfChain || record.pointee.next != nil || record.pointee.pool != pool { careful += 1 }
+    }
+  }
+
   /// Every buffer goes back to its pool. Only while the device is quiet.
   mutating func releaseAll() {
     shadow.releaseAll()

@@ -15,10 +15,10 @@
 
 /// What is known about a buffer, beside the buffer: one cache line.
 @frozen @safe public struct PacketRecord {
-  /// First byte of the buffer.
-  public let buffer: UnsafeMutableRawPointer
+  /// First byte of the buffer. Changes only while a netmap ring trades the buffer for another.
+  public var buffer: UnsafeMutableRawPointer
   /// Bus address of that byte.
-  public let iova: UInt64
+  public var iova: UInt64
   /// Where the record goes when it is free.
   public let pool: UnsafeMutablePointer<PoolState>
   /// The next buffer of the same frame.
