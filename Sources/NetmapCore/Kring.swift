@@ -1,0 +1,211 @@
+// Kring: the trusted half of a netmap ring.
+//
+//   transmit   ──sent, card has them──┬──handed over──┬──the program fills──┬──(one stays empty)
+//                                   hwcur           rhead    rcur         hwtail = rtail
+//   receive    ──being filled─────────┬──program reads──┬──came since──┬──free for the adapter
+//                                  rhead = hwcur  rcur  rtail        hwtail
+//
+// The shared ring holds `head`, `cur` and `tail`; the program may write anything there at any time.
+// So a sync reads head and cur once (the prologue), holds them against the private copies here, and
+// only then do they count; tail is ours and is written last (the epilogue). Who owns a slot follows
+// from the private numbers alone:
+//
+//   transmit   rhead ..< hwtail the program, hwcur ..< rhead waiting to be sent, the rest the card
+//   receive    hwcur ..< rtail the program, rtail ..< hwtail filled but not shown, the rest the adapter
+//
+// Invariants
+// - The five numbers are below the number of slots, in the order above, cyclically. One slot always
+//   stays empty, so that equal numbers mean "none".
+// - A violation resets this ring and nothing else: head and cur go back to the trusted values, slots
+//   with impossible contents lose them, `isFaulted` says so to whoever polls. It is counted.
+// - A kring's numbers belong to the thread that syncs it; `begin` lets one in at a time.
+
+internal import CRingway
+internal import Synchronization
+
+/// Which ring of a port.
+public struct RingID: Hashable, Sendable, CustomStringConvertible {
+  public var direction: RingDirection
+  public var number: Int
+  /// A ring to the host's stack, not to the card.
+  public var isHost: Bool
+
+  public init(_ direction: RingDirection, _ number: Int, isHost: Bool = false) {
+    self.direction = direction
+    self.number = number
+    self.isHost = isHost
+  }
+  public var description: String { "\(isHost ? "host " : "")\(direction == .transmit ? "tx" : "rx") \(number)" }
+}
+
+/// What a kring counts; written by whoever syncs it.
+public struct KringCounters: Equatable, Sendable {
+  /// Packets and bytes that passed: sent, or put into the ring.
+  public var packets: UInt64 = 0, bytes: UInt64 = 0
+  public var syncs: UInt64 = 0
+  /// Violations: the ring was reset.
+  public var resets: UInt64 = 0
+  /// Slots that named a buffer which the program does not hold, or more bytes than a buffer has.
+  public var badIndexes: UInt64 = 0, badLengths: UInt64 = 0
+  /// Times the program wrote to `tail`.
+  public var tailsRestored: UInt64 = 0
+  /// Packets that were lost here: no room, too long, too many fragments.
+  public var drops: UInt64 = 0
+
+  public init() {}
+}
+
+/// A ring's trusted state, and the view of the shared ring.
+public final class Kring: @unchecked Sendable {
+  public let id: RingID
+  public let ring: NetmapRing
+  public let memory: RingMemory
+  /// Slots.
+  public let count: UInt32
+  /// Bytes a buffer.
+  public let bufferSize: Int
+  public let ledger: BufferLedger
+  /// Who holds the buffers in slots that are the program's.
+  public let holder: BufferOwner
+  public let wakeup: KringWakeup
+
+  // Written by whoever is inside `begin` and `end`; adapters move `hwcur` and `hwtail`.
+  public internal(set) var rhead: UInt32 = 0
+  public internal(set) var rcur: UInt32 = 0
+  public internal(set) var rtail: UInt32
+  public var hwcur: UInt32 = 0
+  public var hwtail: UInt32
+  public var counters = KringCounters()
+  /// The last sync met a violation: poll answers POLLERR until a sync is clean.
+  public internal(set) var isFaulted = false
+  private let busy = Atomic(false)
+
+  /// - Parameters:
+  ///   - memory: a fresh ring, its slots filled with buffers that `holder` holds (or will).
+  ///   - holder: whoever the slots belong to when they are the program's.
+  public init(
+    _ id: RingID, _ memory: RingMemory, ledger: BufferLedger, bufferSize: Int, holder: BufferOwner, wakeup: KringWakeup
+  ) {
+    self.id = id
+    self.memory = memory
+    ring = memory.ring
+    count = memory.ring.slotCount
+    self.bufferSize = bufferSize
+    self.ledger = ledger
+    self.holder = holder
+    self.wakeup = wakeup
+    hwtail = id.direction == .transmit ? memory.ring.slotCount - 1 : 0
+    rtail = hwtail
+  }
+
+  // MARK: Arithmetic
+
+  /// The slot behind `i`.
+  @inline(__always) public func next(_ i: UInt32) -> UInt32 { i &+ 1 == count ? 0 : i &+ 1 }
+  /// The slot before `i`.
+  @inline(__always) public func previous(_ i: UInt32) -> UInt32 { i == 0 ? count &- 1 : i &- 1 }
+  /// Slots from `from` up to, not including, `to`. Both are below `count`.
+  @inline(__always) public func distance(_ from: UInt32, _ to: UInt32) -> UInt32 {
+    to >= from ? to &- from : to &+ count &- from
+  }
+  /// The slot `n` behind `i`; `n` is at most `count`.
+  @inline(__always) public func advance(_ i: UInt32, by n: UInt32) -> UInt32 {
+    let sum = UInt64(i) &+ UInt64(n)
+    return UInt32(truncatingIfNeeded: sum >= UInt64(count) ? sum &- UInt64(count) : sum)
+  }
+
+  /// Transmit: slots handed over and not sent yet.
+  public var unsent: UInt32 { distance(hwcur, rhead) }
+  /// Transmit: slots that the card has not given back. Receive: slots filled and not given back.
+  public var held: UInt32 {
+    id.direction == .transmit ? distance(next(hwtail), hwcur) : distance(hwcur, hwtail)
+  }
+  /// Receive: slots that the adapter may fill.
+  public var space: UInt32 { count &- 1 &- distance(hwcur, hwtail) }
+  /// What poll(2) asks: the program has not seen everything yet.
+  public var isReady: Bool { rcur != rtail }
+
+  // MARK: Sync
+
+  /// Lets one sync in at a time.
+  /// - Returns: false when another is under way: then this one is skipped, and counts as done.
+  public func begin() -> Bool { busy.compareExchange(expected: false, desired: true, ordering: .acquiring).exchanged }
+  public func end() { busy.store(false, ordering: .releasing) }
+  private let skips = Atomic<UInt64>(0)
+  func countSkipped() { skips.wrappingAdd(1, ordering: .relaxed) }
+  /// Syncs that found another one under way, and did nothing.
+  public var skipped: UInt64 { skips.load(ordering: .relaxed) }
+
+  /// Reads head and cur, once, and checks them.
+  /// - Returns: the slots handed over since the last sync: from the old head up to the new one; nil
+  ///   after a violation, when the ring has been reset.
+  public func prologue() -> (from: UInt32, to: UInt32)? {
+    let head = ring.loadHead(), cur = ring.loadCur()
+    counters.syncs &+= 1
+    let from = rhead
+    // Transmit: rhead <= head <= cur <= rtail. Receive: the same, and rhead is hwcur there.
+    guard head < count, cur < count else { return reset() }
+    let limit = distance(from, rtail), forward = distance(from, head), wish = distance(from, cur)
+    guard forward <= wish, wish <= limit else { return reset() }
+    if ring.loadTail() != rtail {
+      counters.tailsRestored &+= 1
+      ring.storeTail(rtail)
+    }
+    rhead = head
+    rcur = cur
+    isFaulted = false
+    return (from, head)
+  }
+
+  /// Shows the program what the adapter did.
+  public func finalise() {
+    rtail = hwtail
+    ring.storeTail(rtail)
+  }
+
+  /// A slot of the program's, read once: its index is of a buffer that the program holds, its length
+  /// fits. nil for any other; the caller then calls `lose`.
+  @inline(__always) public func checkedSlot(_ i: UInt32) -> NetmapSlot? {
+    let slot = ring.slot(i)
+    guard ledger.isHeld(slot.bufferIndex, by: holder), Int(slot.length) <= bufferSize else { return nil }
+    return slot
+  }
+
+  /// Takes what is wrong out of a slot, counts it, and resets the ring.
+  /// - Parameter head: receive rings: the program gets its slots back from here on.
+  public func lose(_ i: UInt32, head: UInt32? = nil) {
+    let slot = ring.slot(i)
+    if !ledger.isHeld(slot.bufferIndex, by: holder) {
+      counters.badIndexes &+= 1
+      ring.setSlot(i, bufferIndex: 0, length: 0, flags: slot.flags)
+    }
+    if let head {
+      rhead = head
+      rcur = head
+    }
+    _ = reset()
+  }
+
+  /// Gives head, cur and tail their trusted values, and empties slots with impossible contents: a
+  /// slot whose index is none loses index and length, one that is too long loses its length alone.
+  @discardableResult public func reset() -> (from: UInt32, to: UInt32)? {
+    counters.resets &+= 1
+    isFaulted = true
+    ring.storeHead(rhead)
+    ring.storeCur(rcur)
+    ring.storeTail(rtail)
+    var i: UInt32 = 0
+    while i < count {
+      let slot = ring.slot(i)
+      if slot.bufferIndex < 2 || slot.bufferIndex >= ledger.count {
+        if slot.bufferIndex != 0 { counters.badIndexes &+= 1 }
+        ring.setSlot(i, bufferIndex: 0, length: 0, flags: slot.flags)
+      } else if Int(slot.length) > bufferSize {
+        counters.badLengths &+= 1
+        ring.setSlot(i, bufferIndex: slot.bufferIndex, length: 0, flags: slot.flags)
+      }
+      i &+= 1
+    }
+    return nil
+  }
+}
