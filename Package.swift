@@ -58,6 +58,7 @@ let package = Package(
     .target(
       name: "PCINames", dependencies: [.target(name: "CPci", condition: .when(traits: ["PCINames"]))],
       path: "Sources/PCINames", swiftSettings: settings),
+    module("ControlClient", ["CRingway", "Platform", "Control", system]),
     module("DMAMemory", ["CRingway", "CHugetlbfs", "Platform", "DeviceIO", system]),
     // Floor 3
     module("VFIO", ["CRingway", "Platform", "DeviceIO", "PCI", "DMAMemory", system]),
@@ -122,7 +123,7 @@ let package = Package(
       "Ringway",
       [
         "CRingway", "Platform", "DeviceIO", "Wire", "PCI", "DMAMemory", "VFIO", "NetmapCore", "Packet", "DriverKit",
-        "E1000e", "Igb", "Ixgbe", "VirtioNet", "Capture", "Control", "Netisr", "Routes", "Ifnet", "Ether", "Inet", "Inet6",
+        "E1000e", "Igb", "Ixgbe", "VirtioNet", "Capture", "Control", "ControlClient", "Netisr", "Routes", "Ifnet", "Ether", "Inet", "Inet6",
         "Clones", "Attach", system, .product(name: "Logging", package: "swift-log"),
       ]),
     // Floor 9
@@ -130,12 +131,12 @@ let package = Package(
       name: "ringway",
       dependencies: [
         "Ringway", "PCINames", "PCI", "VFIO", "DMAMemory", "NetmapCore", "Packet", "Capture", "Platform", "Wire",
-        "DriverKit", "Control", arguments, system,
+        "DriverKit", "Control", "ControlClient", arguments, system,
       ], path: "Sources/ringway", swiftSettings: settings),
     .executableTarget(
       name: "ringwayd",
       dependencies: [
-        "Ringway", "Control", "Platform", "CRingway", arguments, system, .product(name: "Logging", package: "swift-log"),
+        "Ringway", "Control", "ControlClient", "Platform", "CRingway", arguments, system, .product(name: "Logging", package: "swift-log"),
         .product(name: "TOMLKit", package: "TOMLKit"),
       ], path: "Sources/ringwayd", swiftSettings: settings),
     .executableTarget(
@@ -202,6 +203,7 @@ let package = Package(
         "Packet", "DMAMemory", "PCI", "Wire", "DeviceIO", "Platform",
       ]),
     tests("Control"),
+    tests("ControlClient", ["CRingway", "Control", "Platform"]),
     tests("ModelKit", ["CRingway", "DMAMemory", "DeviceIO", "PCI", "Wire", "Platform", system]),
     tests("Models", ["CRingway", "ModelKit", "DMAMemory", "DeviceIO", "PCI", "Wire", "Platform"]),
     tests("ModelServer", ["CRingway", "ModelKit", "Models", "VFIO", "DMAMemory", "DeviceIO", "PCI", "Wire", "Platform", system]),
