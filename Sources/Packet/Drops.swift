@@ -31,13 +31,34 @@ public enum DropReason: UInt8, CaseIterable, Sendable, CustomStringConvertible {
   case other = 255
 
   /// As in "netisr-queue-full".
-  public var description: String {
-    var text = ""
-    for character in "\(String(reflecting: self).split(separator: ".").last ?? "")" {
-      if character.isUppercase { text += "-" + character.lowercased() } else { text.append(character) }
-    }
-    return text
-  }
+  public var description: String { Self.names[self] ?? "\(rawValue)" }
+
+  private static let names: [DropReason: String] = [
+    .receiveRing: "receive-ring", .receiveError: "receive-error", .noBuffer: "no-buffer",
+    .transmitRing: "transmit-ring", .deviceReset: "device-reset", .tooLong: "too-long", .tooShort: "too-short",
+    .netisrQueueFull: "netisr-queue-full", .netisrNoPlacement: "netisr-no-placement",
+    .netisrDisabled: "netisr-disabled", .netisrUnregistered: "netisr-unregistered", .netisrPurged: "netisr-purged",
+    .tooManyMessages: "too-many-messages", .interfaceDown: "interface-down", .interfaceGone: "interface-gone",
+    .sendQueueFull: "send-queue-full", .sendQueuePushedOut: "send-queue-pushed-out",
+    .sendQueuePurged: "send-queue-purged", .outputOnly: "output-only", .notForUs: "not-for-us",
+    .hostRingFull: "host-ring-full", .netmapRingFull: "netmap-ring-full", .modeChange: "mode-change",
+    .unknownEtherType: "unknown-ether-type", .unknownVLAN: "unknown-vlan",
+    .badEthernetHeader: "bad-ethernet-header", .ownFrame: "own-frame", .bridgeNoTarget: "bridge-no-target",
+    .bridgeFiltered: "bridge-filtered", .bridgeLoop: "bridge-loop", .peerGone: "peer-gone",
+    .arpMalformed: "arp-malformed", .arpConflict: "arp-conflict", .arpNotForUs: "arp-not-for-us",
+    .arpUnresolved: "arp-unresolved", .arpQueueFull: "arp-queue-full", .neighbourUnresolved: "neighbour-unresolved",
+    .neighbourMalformed: "neighbour-malformed", .neighbourQueueFull: "neighbour-queue-full",
+    .neighbourNotForUs: "neighbour-not-for-us", .ipMalformed: "ip-malformed", .ipBadChecksum: "ip-bad-checksum",
+    .ipBadAddress: "ip-bad-address", .ipNotForUs: "ip-not-for-us", .ipNoRoute: "ip-no-route",
+    .ipTimeToLive: "ip-time-to-live", .ipTooBig: "ip-too-big", .ipOptions: "ip-options",
+    .ipForwardingOff: "ip-forwarding-off", .ipProhibited: "ip-prohibited", .ipRedirectOnly: "ip-redirect-only",
+    .fragmentMalformed: "fragment-malformed", .fragmentOverlap: "fragment-overlap", .fragmentLimit: "fragment-limit",
+    .fragmentTimeout: "fragment-timeout", .ipUnknownProtocol: "ip-unknown-protocol",
+    .ipv6ExtensionHeaders: "ipv6-extension-headers", .ipv6HopByHop: "ipv6-hop-by-hop", .ipConsumed: "ip-consumed",
+    .icmpMalformed: "icmp-malformed", .icmpBadChecksum: "icmp-bad-checksum", .icmpRateLimited: "icmp-rate-limited",
+    .icmpUnknown: "icmp-unknown", .igmpMalformed: "igmp-malformed", .igmpBadChecksum: "igmp-bad-checksum",
+    .mldMalformed: "mld-malformed", .icmpSuppressed: "icmp-suppressed", .other: "other",
+  ]
 }
 
 /// One line of the ledger.
