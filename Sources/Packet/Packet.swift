@@ -91,6 +91,10 @@ public typealias RawPacket = UnsafeMutablePointer<PacketRecord>
   /// Send: cut the TCP payload into segments, each with headers of its own (with `tcpChecksum`, and
   /// `ipChecksum` over IPv4). `hash` then holds what `setSegmentation` put there.
   public static var segmentation: PacketFlags { PacketFlags(rawValue: 1 << 6) }
+  /// Receive: sent to every station of the link (the BSDs' M_BCAST).
+  public static var linkBroadcast: PacketFlags { PacketFlags(rawValue: 1 << 8) }
+  /// Receive: sent to a group of stations (M_MCAST).
+  public static var linkMulticast: PacketFlags { PacketFlags(rawValue: 1 << 9) }
 }
 
 /// Move-only owner of a frame. Dropping it gives its buffers back to their pool.
