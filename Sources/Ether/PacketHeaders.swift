@@ -1,6 +1,6 @@
 // Headers at the front of packets: room for them, and all of them in the first buffer.
 
-public import Netisr
+internal import Netisr
 public import Packet
 internal import Wire
 
