@@ -3,7 +3,7 @@
 //     driver, interface, protocol ── dispatch(proto, packet) ──┬─ direct: the handler, now, here
 //                                                              ├─ hybrid: here, when nothing waits
 //                                                              └─ deferred: a worker's queue
-//     Worker 0 … N-1: a thread each.  messages ─> packets by protocol ─> rollups ─> pollers ─> sleep
+//     Worker 0 … N-1: a thread each.  messages ─> timers ─> pollers ─> packets by protocol ─> rollups ─> sleep
 //
 // Invariants
 // - A packet given to netisr is consumed, whatever becomes of it; what is dropped is in the ledger.
@@ -36,6 +36,19 @@ public struct NetisrConfiguration: Sendable, Equatable {
   public init() {}
 }
 
+/// What the workers need of their dispatcher, for as long as they live.
+final class NetisrShared: Sendable {
+  let configuration: NetisrConfiguration
+  let clock: any TimeSource
+  /// Held by a thread that makes itself a worker whose thread does not run.
+  let dormant = RecursiveLock()
+
+  init(_ configuration: NetisrConfiguration, _ clock: any TimeSource) {
+    self.configuration = configuration
+    self.clock = clock
+  }
+}
+
 /// A dispatcher and its workers.
 public final class Netisr: @unchecked Sendable {
   public let configuration: NetisrConfiguration
@@ -44,6 +57,7 @@ public final class Netisr: @unchecked Sendable {
   public let sysctl = SysctlTree()
   public private(set) var workers: [Worker] = []
   let state = Mutex(State())
+  let shared: NetisrShared
   /// Which stack instance an interface belongs to; nil: it is gone. Set once, by the interface layer.
   public var vnetOfInterface: (@Sendable (InterfaceIndex) -> Vnet?)?
 
@@ -59,6 +73,7 @@ public final class Netisr: @unchecked Sendable {
     self.configuration = configuration
     self.clock = clock
     self.drops = drops
+    shared = NetisrShared(configuration, clock)
     let cpus = configuration.cpus ?? (try? CPUList.allowed().cpus) ?? [0]
     var count = configuration.maxThreads == -1 ? cpus.count : max(1, configuration.maxThreads)
     if !configuration.isManual { count = min(count, max(1, cpus.count)) }
@@ -74,7 +89,15 @@ public final class Netisr: @unchecked Sendable {
   }
 
   /// Ends the workers when they have done what was queued. Idempotent.
-  public func stop() { for worker in workers { worker.stop() } }
+  public func stop() { stop(draining: true) }
+
+  private func stop(draining: Bool) {
+    for worker in workers { worker.beginStop(draining: draining) }
+    for worker in workers { worker.finishStop(draining: draining) }
+  }
+
+  // Messages may refer to the dispatcher, which is gone now: they are not run any more.
+  deinit { stop(draining: false) }
 
   // MARK: Registration
 

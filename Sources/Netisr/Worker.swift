@@ -1,82 +1,77 @@
 // A worker: one thread that owns what it works on.
+//
+//     any thread: post, send, queue ──> lanes ──┐ (wakes it when it sleeps, and only then)
+//                                               v
+//     messages ─> timers ─> pollers ─> packets by protocol ─> rollups ─> again, or sleep
+//
+// Invariants
+// - `own` is touched by the worker's thread alone: in a manual dispatcher, and before `start` and
+//   after `stop`, by the one thread that makes itself the worker.
+// - A producer pushes, fences, and looks whether the worker sleeps; the worker says that it sleeps,
+//   fences, and looks whether anything was pushed. One of the two sees the other.
 
 public import Packet
 internal import CRingway
 internal import Platform
 internal import Synchronization
 
-/// What a worker polls beside its queues: a card's queue, a device.
-public protocol WorkerPoller: AnyObject, Sendable {
-  /// Handles up to `budget` packets. Returns how many.
-  func poll(budget: Int) -> Int
-  /// Before the worker sleeps: lets interrupts through, then looks again; true when there is work
-  /// and the worker must not sleep.
-  func arm() -> Bool
-  /// The worker is awake again: keeps interrupts away.
-  func disarm()
-  /// The descriptor that an interrupt makes readable; -1 when there is none.
-  var eventDescriptor: Int32 { get }
-}
-
-/// Something that was started on a worker and can be ended: timers, watches, pollers, rollups.
-public final class WorkerToken: Sendable {
-  private let cancelled = Atomic(false)
-  public init() {}
-  /// It does not run again after this returns on its worker; from another thread, after the run in
-  /// which it may be now.
-  public func cancel() { cancelled.store(true, ordering: .releasing) }
-  public var isCancelled: Bool { cancelled.load(ordering: .acquiring) }
-}
-
-/// A message that exists once: at most one of it is on its way.
-public final class KickMessage: Sendable {
-  let body: @Sendable () -> Void
-  let queued = Atomic(false)
-  public init(_ body: @escaping @Sendable () -> Void) { self.body = body }
-  public var isQueued: Bool { queued.load(ordering: .acquiring) }
-}
-
-/// Where a message that is waited for leaves its result.
-private final class PerformResult<T: Sendable>: Sendable {
-  let value = Mutex<T?>(nil)
-}
-
-/// A worker. See the module's essay.
+/// A worker. See above and the module's essay.
 @safe public final class Worker: @unchecked Sendable {
   public let id: Int
   /// The processor it is bound to; nil: any.
   public let cpu: Int?
   public unowned let netisr: Netisr
+  let shared: NetisrShared
   /// Unique in the process; pools that this worker owns carry it.
   public let token: UInt32
   /// Packets for what the stack makes itself, set by whoever owns the memory. Used on this worker only.
   public var pool: PacketPool?
 
   private static let tokens = Atomic<UInt32>(1)
-  private let wake: EventFD
+  static let wakeEvent: UInt64 = 0
+  /// Messages and queued packets between two runs of the rollups.
+  static let budget = 512
+
+  enum Phase: UInt8, AtomicRepresentable { case idle, running, stopping, abandoned, stopped }
+  let phase = Atomic(Phase.idle)
+  let wake: EventFD
+  let epoll: Epoll
   private var thread: JoinedThread?
-  private struct Timer {
-    var at: UInt64
-    var every: UInt64
-    var token: WorkerToken
-    var body: @Sendable () -> Void
-  }
-  private struct State {
-    var messages: [@Sendable () -> Void] = []
-    // Addresses of records that the queue owns.
-    var packets: [(NetisrProtocol, UInt)] = []
-    var timers: [Timer] = []
+  private let eventIDs = Atomic<UInt64>(wakeEvent)
+  /// The worker is about to sleep, or sleeps.
+  let sleeping = Atomic(false)
+  /// How often it was woken by a signal.
+  let wakeups = Atomic<UInt64>(0)
+  let lane = MessageLane()
+  /// Messages that wait for their turn. The worker's own.
+  private var inbox = MessageInbox()
+
+  /// What belongs to the worker's thread.
+  struct Own {
+    var timers = WorkerTimers()
     var rollups: [(priority: Int, body: @Sendable () -> Void)] = []
-    var stopping = false
+    var pollers: [PollerEntry] = []
+    var watches: [UInt64: WatchEntry] = [:]
+    var ready: [UInt64] = []
+    /// A batch from a queue is being handled.
+    var isRunning = false
+    var passes: UInt64 = 0
   }
-  private let state = Mutex(State())
+  var own = Own()
+  // Addresses of records that the queue owns.
+  let packets = Mutex<[(NetisrProtocol, UInt)]>([])
 
   init(id: Int, cpu: Int?, netisr: Netisr) throws(NetisrError) {
     self.id = id
     self.cpu = cpu
     self.netisr = netisr
+    shared = netisr.shared
     token = Self.tokens.wrappingAdd(1, ordering: .relaxed).oldValue
-    do { wake = try EventFD() } catch { throw .system("\(error)") }
+    do {
+      wake = try EventFD()
+      epoll = try Epoll()
+      try epoll.add(wake.descriptor, token: Self.wakeEvent)
+    } catch { throw .system("\(error)") }
   }
 
   /// The worker that the calling thread is; nil on other threads.
@@ -89,6 +84,8 @@ private final class PerformResult<T: Sendable>: Sendable {
   /// Whether the calling thread is this worker.
   public var isCurrent: Bool { rw_thread_token() == token }
 
+  func newEventID() -> UInt64 { eventIDs.wrappingAdd(1, ordering: .relaxed).newValue }
+
   func asCurrent<T>(_ body: () -> T) -> T {
     let (oldToken, oldID, old) = unsafe (rw_thread_token(), rw_thread_worker_id(), rw_thread_worker())
     unsafe rw_thread_set(token, UInt32(id), Unmanaged.passUnretained(self).toOpaque())
@@ -96,147 +93,130 @@ private final class PerformResult<T: Sendable>: Sendable {
     return body()
   }
 
+  // MARK: Life
+
   func start() throws(NetisrError) {
-    do {
-      thread = try JoinedThread(name: "netisr \(id)", cpu: cpu) { [self] in
-        asCurrent {
-          while !(state.withLock { $0.stopping }) {
-            if !pass() {
-              var event = pollfd(fd: wake.descriptor, events: 1, revents: 0)
-              _ = unsafe rw_poll(&event, 1, 1_000_000)
-              wake.drain()
-            }
-          }
-          while pass() {}
-        }
+    let failure = shared.dormant.withLock { () -> NetisrError? in
+      guard phase.compareExchange(expected: .idle, desired: .running, ordering: .sequentiallyConsistent).exchanged else {
+        return nil
       }
-    } catch { throw .system("\(error)") }
+      do {
+        thread = try JoinedThread(name: "netisr \(id)", cpu: cpu) { [self] in asCurrent { loop() } }
+        return nil
+      } catch {
+        phase.store(.idle, ordering: .sequentiallyConsistent)
+        return .system("worker \(id): \(error)")
+      }
+    }
+    if let failure { throw failure }
   }
 
-  func stop() {
-    state.withLock { $0.stopping = true }
+  /// Asks the thread to end: when it has done what was queued, or at once.
+  func beginStop(draining: Bool) {
+    _ = phase.compareExchange(
+      expected: .running, desired: draining ? .stopping : .abandoned, ordering: .sequentiallyConsistent)
     wake.signal()
+  }
+
+  /// Waits for the thread's end. What is sent from now on is not done any more.
+  func finishStop(draining: Bool) {
     thread = nil
-  }
-
-  func enqueue(_ proto: NetisrProtocol, _ packet: consuming Packet) {
-    let raw = unsafe packet.intoRaw()
-    let address = UInt(bitPattern: raw)
-    state.withLock { $0.packets.append((proto, address)) }
-    wake.signal()
+    shared.dormant.withLock {
+      guard phase.exchange(.stopped, ordering: .sequentiallyConsistent) != .stopped, draining else { return }
+      asCurrent { finish() }
+    }
   }
 
   // MARK: Messages
 
   /// Runs `body` on this worker, after the messages that were sent before. Returns at once.
   public func post(_ body: @escaping @Sendable () -> Void) {
-    state.withLock { $0.messages.append(body) }
-    wake.signal()
+    lane.push(MessageNode(body))
+    notify()
   }
 
   /// Sends a message that exists once. Returns false when it is on its way already.
   @discardableResult public func send(_ kick: KickMessage) -> Bool {
-    guard kick.queued.compareExchange(expected: false, desired: true, ordering: .acquiringAndReleasing).exchanged else {
+    let node = kick.node
+    guard node.queued.compareExchange(expected: false, desired: true, ordering: .acquiringAndReleasing).exchanged else {
       return false
     }
-    post {
-      kick.queued.store(false, ordering: .releasing)
-      kick.body()
-    }
+    lane.push(node)
+    notify()
     return true
   }
 
   /// Runs `body` on this worker and waits for it; inline when the caller is this worker. In a manual
-  /// dispatcher the calling thread becomes the worker.
+  /// dispatcher, and before the workers are started, the calling thread becomes the worker.
+  ///
+  /// The caller sleeps meanwhile. Two workers that wait for each other do so for ever: on a worker,
+  /// `post` is the way, or waiting for workers with higher numbers only.
   public func perform<T: Sendable>(_ body: @escaping @Sendable () -> T) -> T {
     if isCurrent { return body() }
-    if netisr.configuration.isManual {
-      return asCurrent {
-        while pass() {}
-        return body()
-      }
-    }
-    let result = PerformResult<T>()
-    post {
-      let value = body()
-      result.value.withLock { $0 = value }
-    }
-    while true {
-      if let value = result.value.withLock({ $0 }) { return value }
-      netisr.clock.sleep(nanoseconds: 20_000)
+    if shared.configuration.isManual { return performHere(body) }
+    if !hasThread, let result = performDormant(body) { return result }
+    let completion = Completion<T>()
+    post { completion.complete(body()) }
+    // The thread may have ended since: then nobody else runs the message.
+    if !hasThread { shared.dormant.withLock { if !hasThread { asCurrent { _ = runMessages(max: .max) } } } }
+    return completion.wait()
+  }
+
+  private var hasThread: Bool {
+    let phase = phase.load(ordering: .sequentiallyConsistent)
+    return phase == .running || phase == .stopping || phase == .abandoned
+  }
+
+  private func performHere<T>(_ body: () -> T) -> T {
+    asCurrent {
+      _ = runMessages(max: .max)
+      return body()
     }
   }
 
-  // MARK: Timers, rollups, pollers, descriptors
+  private func performDormant<T>(_ body: () -> T) -> T? {
+    shared.dormant.withLock { hasThread ? nil : performHere(body) }
+  }
+
+  /// At once on this worker, by message from elsewhere.
+  func onWorker(_ body: @escaping @Sendable () -> Void) { if isCurrent { body() } else { post(body) } }
+
+  /// Wakes the worker if it sleeps. After whatever it is to find has been pushed.
+  func notify() {
+    if isCurrent { return }
+    atomicMemoryFence(ordering: .sequentiallyConsistent)
+    if sleeping.load(ordering: .relaxed), sleeping.exchange(false, ordering: .sequentiallyConsistent) {
+      wakeups.wrappingAdd(1, ordering: .relaxed)
+      wake.signal()
+    }
+  }
+
+  var hasMessages: Bool { !inbox.isEmpty || !lane.isEmpty }
+
+  /// Runs messages in their order. Returns how many.
+  func runMessages(max: Int) -> Int {
+    var done = 0
+    while done < max {
+      if inbox.isEmpty { inbox = lane.takeAll() }
+      guard let message = inbox.pop() else { break }
+      done += 1
+      message.run()
+    }
+    return done
+  }
+
+  // MARK: Timers
 
   /// Runs `body` on this worker after `nanoseconds`, and every `period` nanoseconds after that (0: once).
   @discardableResult
   public func schedule(after nanoseconds: UInt64, every period: UInt64 = 0, _ body: @escaping @Sendable () -> Void) -> WorkerToken {
     let token = WorkerToken()
-    let timer = Timer(at: netisr.clock.now() &+ nanoseconds, every: period, token: token, body: body)
-    state.withLock { $0.timers.append(timer) }
-    wake.signal()
+    let (sum, overflow) = shared.clock.now().addingReportingOverflow(nanoseconds)
+    let at = overflow ? UInt64.max : sum
+    onWorker { [unowned self] in own.timers.add(at: at, period: period, token: token, body) }
     return token
   }
 
-  /// Runs `body` when this worker has run its messages, before it sleeps; higher priorities first.
-  public func addRollup(priority: Int, _ body: @escaping @Sendable () -> Void) {
-    state.withLock {
-      let at = $0.rollups.firstIndex { $0.priority < priority } ?? $0.rollups.count
-      $0.rollups.insert((priority, body), at: at)
-    }
-  }
-
-  /// Polls a device on this worker until the token is cancelled.
-  public func add(_ poller: any WorkerPoller) -> WorkerToken { WorkerToken() }
-
-  /// Runs `body` on this worker whenever `descriptor` is readable, until the token is cancelled. The
-  /// descriptor must stay open until then.
-  public func watch(_ descriptor: Int32, _ body: @escaping @Sendable () -> Void) throws(NetisrError) -> WorkerToken { WorkerToken() }
-
   /// An empty packet of this worker's pool; nil when there is none. On this worker only.
   public func allocate() -> Packet? { pool?.allocate() }
-
-  // MARK: One pass
-
-  func pass() -> Bool {
-    var busy = false
-    let now = netisr.clock.now()
-    let due = state.withLock { state -> [Timer] in
-      let due = state.timers.filter { $0.at <= now && !$0.token.isCancelled }
-      state.timers.removeAll { $0.at <= now || $0.token.isCancelled }
-      return due
-    }
-    for var timer in due {
-      busy = true
-      timer.body()
-      guard timer.every > 0 else { continue }
-      timer.at &+= timer.every
-      let again = timer
-      state.withLock { $0.timers.append(again) }
-    }
-    let messages = state.withLock { state in
-      defer { state.messages = [] }
-      return state.messages
-    }
-    for message in messages {
-      busy = true
-      message()
-    }
-    let packets = state.withLock { state in
-      defer { state.packets = [] }
-      return state.packets
-    }
-    for (proto, address) in packets {
-      busy = true
-      let packet = unsafe Packet(unsafe: RawPacket(bitPattern: address)!)
-      if let handler = netisr.state.withLock({ $0.handlers[Int(proto.rawValue & 15)] }) {
-        handler.handler(packet)
-      } else {
-        netisr.drops.drop(packet, .netisrUnregistered, proto: proto.rawValue)
-      }
-    }
-    for rollup in state.withLock({ $0.rollups }) { rollup.body() }
-    return busy
-  }
 }
