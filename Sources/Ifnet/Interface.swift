@@ -46,6 +46,7 @@ public final class Interface: @unchecked Sendable {
   public let vnet: Vnet
   public internal(set) var index = InterfaceIndex.none
   public private(set) var subqueues: [Subqueue] = []
+  let path: SendPath
   /// What frames mean; set by the link layer before attach ends.
   public var link: (any LinkLayer)?
 
@@ -71,12 +72,13 @@ public final class Interface: @unchecked Sendable {
     driverName = options.driverName
     unit = options.unit
     vnet = options.vnet
+    path = SendPath(driver.serializer)
     state = Mutex(
       State(
         name: options.driverName + (options.unit.map(String.init) ?? ""), flags: options.flags, mtu: options.mtu,
         linkAddress: options.linkAddress, capabilities: options.capabilities, enabled: options.capabilities,
         baudRate: options.baudRate))
-    subqueues = (0..<max(1, options.subqueues)).map { Subqueue(interface: self, index: $0) }
+    subqueues = (0..<max(1, options.subqueues)).map { Subqueue(interface: self, index: $0, queueLength: options.queueLength) }
   }
 
   public var name: String { state.withLock { $0.name } }
@@ -91,7 +93,11 @@ public final class Interface: @unchecked Sendable {
   /// Addresses of every family, the link-level one first.
   public var addresses: [InterfaceAddress] { state.withLock { $0.addresses } }
   /// Counters, summed over workers.
-  public var counters: InterfaceCounters { state.withLock { $0.counters } }
+  public var counters: InterfaceCounters {
+    var sum = state.withLock { $0.counters }
+    for subqueue in subqueues { subqueue.counters.add(to: &sum) }
+    return sum
+  }
 
   /// For drivers: sets or clears `running` and other flags of the driver's own.
   public func setDriverFlags(_ set: InterfaceFlags, clear: InterfaceFlags = []) {
@@ -130,17 +136,11 @@ public final class Interface: @unchecked Sendable {
     if let link { link.input(&batch, on: self) } else { batch.removeAll() }
   }
 
-  /// For link layers: a finished frame goes out, through the worker's subqueue. Counts it, shows it to taps.
+  /// For link layers: a finished frame goes out, through the worker's subqueue, which counts it. Shows it to taps.
   @discardableResult public func transmit(_ packet: consuming Packet, priority: Bool = false) -> Bool {
-    let bytes = UInt64(packet.count)
-    let taps = state.withLock { state in
-      state.counters.opackets += 1
-      state.counters.obytes += bytes
-      return state.taps
-    }
+    let taps = state.withLock { $0.taps }
     for tap in taps { tap.passed(packet, .output, on: self) }
-    let worker = Worker.current?.id ?? 0
-    return subqueues[worker % subqueues.count].send(packet, priority: priority)
+    return currentSubqueue.send(packet, priority: priority)
   }
 
   /// For drivers: the link's state; a change is announced once.

@@ -32,6 +32,8 @@ public protocol InterfaceDriver: AnyObject, Sendable {
   func watchdog(_ subqueue: Subqueue)
   /// nil: no medium.
   var media: MediaStatus? { get }
+  /// What keeps callers of this driver apart; asked once, at attach. nil: one lock for all of it.
+  var serializer: (any InterfaceSerializer)? { get }
   /// Called last in detach: nothing of the interface is used any more.
   func detached(_ interface: Interface)
 }
@@ -43,6 +45,7 @@ extension InterfaceDriver {
   public func watchdog(_ interface: Interface) {}
   public func watchdog(_ subqueue: Subqueue) {}
   public var media: MediaStatus? { nil }
+  public var serializer: (any InterfaceSerializer)? { nil }
   public func detached(_ interface: Interface) {}
 }
 

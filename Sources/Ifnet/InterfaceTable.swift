@@ -31,7 +31,13 @@ public final class InterfaceTable: @unchecked Sendable {
   /// Takes a detached interface's routes away, on every worker. Set by the route table's owner.
   public var removeRoutes: (@Sendable (Interface) -> Void)?
 
-  public init(_ netisr: Netisr) { self.netisr = netisr }
+  /// The stages of every worker, with their rollup.
+  public let staging: Staging
+
+  public init(_ netisr: Netisr) {
+    self.netisr = netisr
+    staging = Staging(netisr)
+  }
 
   /// What frames of a link type mean. Set before interfaces of the type are attached.
   public func setLink(_ link: any LinkLayer, for type: InterfaceType) { state.withLock { $0.links[type] = link } }
@@ -39,6 +45,7 @@ public final class InterfaceTable: @unchecked Sendable {
   /// A family that attaches to every interface there is and will be.
   public func register(_ domain: any ProtocolDomain) {
     state.withLock { $0.domains.append(domain) }
+    if domain.family == .ipv6 { staging.protocolHeader = 60 }
     for interface in interfaces { domain.attach(interface) }
   }
 
@@ -67,6 +74,7 @@ public final class InterfaceTable: @unchecked Sendable {
     }
     for domain in domains { domain.detach(interface) }
     removeRoutes?(interface)
+    interface.detachSubqueues()
     interface.driver.detached(interface)
   }
 
