@@ -223,7 +223,7 @@ let package = Package(
       ]),
     .testTarget(
       name: "CommandLineTests",
-      dependencies: ["ringway", "Ringway", "Wire", .product(name: "ArgumentParser", package: "swift-argument-parser")],
+      dependencies: ["ringway", "Ringway", "Control", "Wire", .product(name: "ArgumentParser", package: "swift-argument-parser")],
       path: "Tests/CommandLine", swiftSettings: settings),
   ],
   swiftLanguageModes: [.v6]

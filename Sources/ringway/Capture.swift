@@ -11,9 +11,14 @@ import Ringway
 struct CaptureCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "capture", abstract: "Write received frames to a pcapng file, or print a line for each.",
-    discussion: "FILTER is an expression as in pcap-filter(7): ringway capture 0000:03:00.0 -w a.pcapng udp port 53")
+    discussion: """
+      FILTER is an expression as in pcap-filter(7): ringway capture 0000:03:00.0 -w a.pcapng udp port 53
 
-  @Argument(help: "The card's PCI address, or vfio-user:SOCKET.")
+      On an interface of the running daemon (em0, any) what passes it in both directions is captured, and with --drops \
+      also what the stack dropped there, with the reason as the packet's comment: ringway capture em0 --drops -w a.pcapng
+      """)
+
+  @Argument(help: "The card's PCI address, vfio-user:SOCKET, or an interface of the daemon (any: all of them).")
   var address: String
   @Argument(help: "Only frames that match: a libpcap expression.")
   var filter: [String] = []
@@ -27,13 +32,25 @@ struct CaptureCommand: ParsableCommand {
   var count: UInt64?
   @Flag(help: "Only frames for this card's own address, broadcast and multicast ones.")
   var noPromiscuous = false
+  @Flag(help: "Also what was dropped, with the reason (interfaces of the daemon).")
+  var drops = false
+  @Flag(help: "Only what was dropped.")
+  var dropsOnly = false
+  @Option(help: ArgumentHelp("The daemon's control socket.", valueName: "path"))
+  var socket: String?
   @OptionGroup var time: DurationArgument
   @OptionGroup var port: PortArguments
   @OptionGroup var memory: MemoryArguments
   @Flag(help: "Print the result as JSON, on standard error with -w -.")
   var json = false
 
+  /// A card is named by where it is, an interface by its name.
+  private var isInterface: Bool { !address.contains(":") }
+
   func validate() throws {
+    if !isInterface && (drops || dropsOnly || socket != nil) {
+      throw ValidationError("--drops, --drops-only and --socket go with an interface of the daemon, such as em0.")
+    }
     guard Capture.snapLengths.contains(snap) else {
       throw ValidationError("--snap takes \(Capture.snapLengths.lowerBound) to \(Capture.snapLengths.upperBound).")
     }
@@ -41,6 +58,7 @@ struct CaptureCommand: ParsableCommand {
 
   func run() throws {
     let expression = filter.joined(separator: " ")
+    if isInterface { return try runLive(expression) }
     let compiled = try PacketFilter(expression)
     let session = try PortSession([address], memory: memory, port: port, json: json)
     defer { session.close() }
@@ -65,6 +83,19 @@ struct CaptureCommand: ParsableCommand {
     session.close()
     try work.finish(dropped: dropped)
     report(CaptureResult(card, work.figures.value, file: file, dropped: dropped))
+  }
+
+  private func runLive(_ expression: String) throws {
+    let signals = try SignalWatcher()
+    let client = try DaemonSession.connect(socket)
+    let capture = try LiveCapture(
+      LiveCapture.Wish(
+        interface: address, filter: expression, file: file, snap: snap, count: count, limit: time.limit,
+        drops: drops || dropsOnly, traffic: !dropsOnly), client)
+    if !json { printError("\(address): capturing\(expression.isEmpty ? "" : " \(expression)")") }
+    try capture.run(stop: signals.descriptor)
+    let result = capture.result
+    if json && file != nil && file != "-" { print(jsonLine(result)) } else { printError(json ? jsonLine(result) : result.text) }
   }
 
   private func report(_ result: CaptureResult) {

@@ -23,6 +23,13 @@ struct PacketLines: ~Copyable {
     if text.count > 65536 { try flush() }
   }
 
+  /// Adds a line that is ready.
+  mutating func append(_ line: String) throws(CaptureError) {
+    text += line.utf8
+    text.append(10)
+    if text.count > 65536 { try flush() }
+  }
+
   mutating func flush() throws(CaptureError) {
     var done = 0
     while done < text.count {

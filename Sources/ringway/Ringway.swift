@@ -24,6 +24,15 @@ import ArgumentParser
       Bridge.self,
       CaptureCommand.self,
       Stats.self,
+      Ifconfig.self,
+      Netstat.self,
+      Sysctl.self,
+      RouteCommand.self,
+      ArpCommand.self,
+      NdpCommand.self,
+      Monitor.self,
+      Top.self,
+      Extcap.self,
     ])
 
   static func main() {
