@@ -1,15 +1,24 @@
 // Routes: longest-prefix-match tables, one copy a worker.
 //
-//     add, delete ──message──> worker 0 ─> worker 1 ─> … each changes its own copy
-//     lookup on a worker: its own copy, nothing shared, nothing locked
+//     add, change, remove ─> RouteBook (what is true; its mutex orders all changes) ─> log
+//                                                        │ one walk over the workers 0 … N-1
+//     worker n: RouteCopy <── reads the log up to its end ┘
+//     lookup on a worker: its own copy; nothing shared, locked, counted or allocated
 //
-// `LookupTable4` and `LookupTable6` are the data structures alone: prefix to number. `RouteTable` adds what
-// a route is, copies it to every worker, and takes an interface's routes away when it goes.
+// A copy is two tries over a list of next hops: `LookupTable4` and `LookupTable6` map prefixes to numbers, the
+// numbers name next hops (gateway, interface, flags, MTU), which many routes share.
+//
+// Invariants
+// - The book alone decides whether a change is possible; a copy only follows. All copies apply the same changes in
+//   the same order, so that two changes at once never leave two workers with different routes.
+// - A change made on a worker is in this worker's copy when the call returns, and in the others' soon after; a change
+//   made by any other thread is in all copies then.
+// - What a copy cannot take (no memory) is reported, and the walk goes on.
 
 public import Wire
 
 /// An IPv4 prefix; bits behind its length are zero.
-public struct IPv4Prefix: Hashable, Sendable, CustomStringConvertible {
+public struct IPv4Prefix: Hashable, Sendable, BitwiseCopyable, Comparable, CustomStringConvertible {
   public let address: IPv4Address
   public let length: Int
   /// - Parameter length: 0 to 32, clamped.
@@ -17,11 +26,13 @@ public struct IPv4Prefix: Hashable, Sendable, CustomStringConvertible {
     self.length = max(0, min(32, length))
     self.address = IPv4Address(rawValue: address.rawValue & IPv4Address.mask(self.length).rawValue)
   }
+  public func contains(_ other: IPv4Address) -> Bool { other.rawValue & IPv4Address.mask(length).rawValue == address.rawValue }
+  public static func < (a: Self, b: Self) -> Bool { (a.address, a.length) < (b.address, b.length) }
   public var description: String { "\(address)/\(length)" }
 }
 
 /// An IPv6 prefix; bits behind its length are zero.
-public struct IPv6Prefix: Hashable, Sendable, CustomStringConvertible {
+public struct IPv6Prefix: Hashable, Sendable, BitwiseCopyable, Comparable, CustomStringConvertible {
   public let address: IPv6Address
   public let length: Int
   /// - Parameter length: 0 to 128, clamped.
@@ -30,55 +41,10 @@ public struct IPv6Prefix: Hashable, Sendable, CustomStringConvertible {
     let mask = IPv6Address.mask(self.length)
     self.address = IPv6Address(high: address.high & mask.high, low: address.low & mask.low)
   }
+  public func contains(_ other: IPv6Address) -> Bool {
+    let mask = IPv6Address.mask(length)
+    return other.high & mask.high == address.high && other.low & mask.low == address.low
+  }
+  public static func < (a: Self, b: Self) -> Bool { (a.address, a.length) < (b.address, b.length) }
   public var description: String { "\(address)/\(length)" }
-}
-
-/// Longest-prefix match over IPv4: prefixes to numbers from 1 to 2^24 - 1; 0 is "no route".
-///
-/// One thread changes and looks up, or several look up and none changes.
-public final class LookupTable4 {
-  private var lengths: [[IPv4Address: UInt32]] = Array(repeating: [:], count: 33)
-  public private(set) var count = 0
-  public init() {}
-  /// Adds or changes. Returns the former value, or 0.
-  @discardableResult public func set(_ prefix: IPv4Prefix, to value: UInt32) -> UInt32 {
-    let old = lengths[prefix.length].updateValue(value, forKey: prefix.address)
-    if old == nil { count += 1 }
-    return old ?? 0
-  }
-  /// Removes exactly this prefix. Returns its value, or 0.
-  @discardableResult public func remove(_ prefix: IPv4Prefix) -> UInt32 {
-    guard let old = lengths[prefix.length].removeValue(forKey: prefix.address) else { return 0 }
-    count -= 1
-    return old
-  }
-  public func lookup(_ address: IPv4Address) -> UInt32 {
-    for length in stride(from: 32, through: 0, by: -1) {
-      if let value = lengths[length][IPv4Address(rawValue: address.rawValue & IPv4Address.mask(length).rawValue)] { return value }
-    }
-    return 0
-  }
-}
-
-/// Longest-prefix match over IPv6. As `LookupTable4`.
-public final class LookupTable6 {
-  private var lengths: [[IPv6Address: UInt32]] = Array(repeating: [:], count: 129)
-  public private(set) var count = 0
-  public init() {}
-  @discardableResult public func set(_ prefix: IPv6Prefix, to value: UInt32) -> UInt32 {
-    let old = lengths[prefix.length].updateValue(value, forKey: prefix.address)
-    if old == nil { count += 1 }
-    return old ?? 0
-  }
-  @discardableResult public func remove(_ prefix: IPv6Prefix) -> UInt32 {
-    guard let old = lengths[prefix.length].removeValue(forKey: prefix.address) else { return 0 }
-    count -= 1
-    return old
-  }
-  public func lookup(_ address: IPv6Address) -> UInt32 {
-    for length in stride(from: 128, through: 0, by: -1) where !lengths[length].isEmpty {
-      if let value = lengths[length][IPv6Prefix(address, length).address] { return value }
-    }
-    return 0
-  }
 }
