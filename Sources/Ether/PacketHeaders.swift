@@ -96,3 +96,26 @@ extension Packet {
     return InternetChecksum.fold(total)
   }
 }
+
+extension Packet {
+  /// Copies `count` bytes of the frame from `offset` on, out of all its buffers.
+  /// - Returns: false when the frame has fewer; what is at `target` is not to be used then.
+  public func copyBytes(from offset: Int, count: Int, to target: UnsafeMutableRawPointer) -> Bool {
+    guard offset >= 0, count >= 0, offset + count <= self.count else { return false }
+    var (skip, done) = (offset, 0)
+    var at: RawPacket? = unsafe record
+    while done < count, let segment = unsafe at {
+      let length = unsafe Int(segment.pointee.length)
+      if skip >= length {
+        skip -= length
+      } else {
+        let n = min(count - done, length - skip)
+        unsafe (target + done).copyMemory(from: segment.pointee.buffer + Int(segment.pointee.offset) + skip, byteCount: n)
+        done += n
+        skip = 0
+      }
+      unsafe at = segment.pointee.next
+    }
+    return done == count
+  }
+}
