@@ -24,8 +24,8 @@ SCENARIOS = os.path.join(ROOT, "Tests", "Testbed")
 COMPLAINT = re.compile(r".*(DMAR: .*fault|DMAR: \[|BUG:|Oops|Kernel panic|Call Trace|general protection|unregister_netdevice: waiting).*")
 
 
-# Goes into every guest when it has been built: module VFIO alone against the guest's kernel.
-PROBE = os.path.join(ROOT, ".build", "static", "release", "vfio-probe")
+# Go into every guest when they have been built: module VFIO alone against the guest's kernel, and the daemon.
+BESIDE = [os.path.join(ROOT, ".build", "static", "release", name) for name in ("vfio-probe", "ringwayd")]
 
 
 class OutOfTime(Exception):
@@ -86,7 +86,7 @@ class Runner:
             if problem:
                 raise Skip(f"this host has no user and network namespaces for it: {problem}")
             programs = [self.binary + ":/bin/ringway"] if self.binary else []
-            programs += [PROBE] if os.path.exists(PROBE) else []
+            programs += [path for path in BESIDE if os.path.exists(path)]
             self.guest = self.boot(scenario, programs)
             self.guest_topology = scenario.topology
             self.booted += 1
