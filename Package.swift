@@ -156,7 +156,8 @@ let package = Package(
       name: "FuzzTargets",
       dependencies: [
         "CFuzz", "CRingway", "Platform", "DeviceIO", "Wire", "PCI", "DMAMemory", "NetmapCore", "Packet", "DriverKit",
-        "ModelKit", "Models", "ModelServer", "E1000e", "Ixgbe", "VirtioNet",
+        "ModelKit", "Models", "ModelServer", "E1000e", "Ixgbe", "VirtioNet", "Netisr", "Routes", "Ifnet", "Ether", "Inet", "Inet6",
+        "Control",
       ], path: "Tests/Fuzz/Targets", swiftSettings: settings),
     .executableTarget(
       name: "ringway-fuzz", dependencies: ["FuzzTargets", "CFuzz"], path: "Tests/Fuzz/Program", swiftSettings: settings),

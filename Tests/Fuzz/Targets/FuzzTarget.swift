@@ -17,6 +17,10 @@ public enum FuzzTarget: String, CaseIterable, Sendable {
   case e1000e, ixgbe
   case virtioNet = "virtio-net"
   case server
+  /// ARP, IPv4 and IPv6 in front of a network that sends anything.
+  case stack
+  /// The control socket's bytes.
+  case control
 
   /// Runs one input.
   /// - Returns: what did not hold; empty when all did.
@@ -25,6 +29,8 @@ public enum FuzzTarget: String, CaseIterable, Sendable {
     switch self {
     case .e1000e, .ixgbe, .virtioNet: return DriverRun.run(self, &input)
     case .server: return ServerRun.run(&input)
+    case .stack: return StackRun.run(&input)
+    case .control: return ControlReads.run(&input)
     }
   }
 }
