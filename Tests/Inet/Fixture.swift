@@ -86,9 +86,10 @@ final class Stack {
     netisr.settle()
   }
 
-  func attach(_ name: String, _ mac: MACAddress, type: InterfaceType = .ethernet, up: Bool = true) throws -> (Interface, FakeDriver) {
+  func attach(_ name: String, _ mac: MACAddress, type: InterfaceType = .ethernet, up: Bool = true, mtu: Int = 1500) throws -> (Interface, FakeDriver) {
     var options = InterfaceOptions(name, unit: 0, type: type)
     options.linkAddress = mac
+    options.mtu = mtu
     let driver = FakeDriver()
     let interface = try table.attach(options, driver: driver)
     interface.setDriverFlags(up ? [.up, .running] : .running)
@@ -208,10 +209,10 @@ struct Router {
   let host0 = IPv4Address(198, 18, 1, 9), host1 = IPv4Address(198, 18, 2, 9)
 
   /// - Parameter resolved: the neighbours have said where they are.
-  init(workers: Int = 1, resolved: Bool = true, buffers: Int = 1024) throws {
+  init(workers: Int = 1, resolved: Bool = true, buffers: Int = 1024, mtu1: Int = 1500) throws {
     stack = try Stack(workers: workers, buffers: buffers)
     (em0, out0) = try stack.attach("em", mac0)
-    (em1, out1) = try stack.attach("ix", mac1)
+    (em1, out1) = try stack.attach("ix", mac1, mtu: mtu1)
     try stack.netisr.sysctl.write("net.link.ether.inet.garp_rexmit_count", "0")
     try stack.netisr.sysctl.write("net.inet.ip.forwarding", "1")
     try stack.add(own0, 24, on: em0)
