@@ -28,9 +28,9 @@ extension EtherLayer {
     let index = interface.index
     var own = withHead { unsafe $0.port(index)?.pointee.address ?? 0 }
     if own == 0 { own = interface.linkAddress?.rawValue ?? 0 }
-    guard own != 0 else { return netisr.drops.drop(packet, .interfaceGone, interface: index) }
+    guard own != 0 else { return netisr.drops.drop(packet, .sendInterfaceGone, interface: index) }
     guard let frame = packet.withHeadroom(Ethernet.headerSize) else {
-      return netisr.drops.count(1, .noBuffer, interface: index)
+      return netisr.drops.count(1, .sendNoBuffer, interface: index)
     }
     // SAFETY: the header's room was made above.
     let start = unsafe frame.start
@@ -49,11 +49,11 @@ extension EtherLayer {
       return packet
     }
     guard packet.firstCount >= Ethernet.headerSize else {
-      netisr.drops.drop(packet, .badEthernetHeader, interface: parent.index)
+      netisr.drops.drop(packet, .sendNoBuffer, interface: parent.index)
       return nil
     }
     guard let frame = packet.withHeadroom(Ethernet.vlanTagSize, contiguous: Ethernet.headerSize) else {
-      netisr.drops.count(1, .noBuffer, interface: parent.index)
+      netisr.drops.count(1, .sendNoBuffer, interface: parent.index)
       return nil
     }
     // SAFETY: the tag's room was made in front of a whole header.

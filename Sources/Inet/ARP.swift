@@ -39,7 +39,7 @@ extension Inet {
   /// Sends an IPv4 packet to a station of the link. On a worker.
   func send(_ packet: consuming Packet, towards address: IPv4Address, on interface: Interface) {
     guard let port = unsafe local.pointee.port(interface.index) else {
-      return netisr.drops.drop(packet, .interfaceGone, interface: interface.index)
+      return netisr.drops.drop(packet, .sendInterfaceGone, interface: interface.index)
     }
     guard unsafe port.pointee.isEthernet else { return passToLink(packet, address, interface) }
     if address.isMulticast { return ether.send(packet, to: EtherLayer.multicast(address), type: Ethernet.typeIPv4, on: interface) }
@@ -58,7 +58,7 @@ extension Inet {
 
   @inline(never) private func passToLink(_ packet: consuming Packet, _ address: IPv4Address, _ interface: Interface) {
     guard let link = interface.link, link !== ether else {
-      return netisr.drops.drop(packet, .interfaceGone, interface: interface.index)
+      return netisr.drops.drop(packet, .sendInterfaceGone, interface: interface.index)
     }
     link.output(packet, to: .ipv4(address), on: interface)
   }
@@ -152,7 +152,7 @@ extension Inet {
     let flags = interface.flags
     guard let own = senderHardware ?? interface.linkAddress, flags.contains(.up), !flags.contains(.noARP) else { return }
     guard let packet = Worker.current?.allocate(), packet.reserveHeadroom(64), packet.extend(ARPMessage.size) else {
-      return netisr.drops.count(1, .noBuffer, interface: interface.index, proto: NetisrProtocol.arp.rawValue)
+      return netisr.drops.count(1, .sendNoBuffer, interface: interface.index, proto: NetisrProtocol.arp.rawValue)
     }
     let message = ARPMessage(
       operation: operation, senderHardware: own, sender: sender,

@@ -83,7 +83,7 @@ extension Inet {
         guard let victim = state.entries.first(where: { $0.value.phase != .permanent })?.key else { return nil }
         state.entries[victim] = nil
       }
-      state.entries[key] = ARPOwner.Entry(phase: .incomplete, station: 0, expires: now + 1, tries: 1)
+      state.entries[key] = ARPOwner.Entry(phase: .incomplete, station: 0, expires: now, tries: 1)
       return nil
     }
     guard let known else { return arpAsk(key, to: nil) }

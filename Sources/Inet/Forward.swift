@@ -43,6 +43,8 @@ extension Inet {
     packet.setHeaderLengths(link: 0, network: 0)
     unsafe my.pointee.counters.add(.ipForwarded)
     ether.delivered(received)
+    // What happens to it from here on is not what happened to what was received.
+    packet.interface = .none
     if packet.count > mtu { return fragment(packet, mtu: mtu, towards: route.gateway ?? target, on: out) }
     send(packet, towards: route.gateway ?? target, on: out)
   }

@@ -77,6 +77,7 @@ extension Inet {
     counters.add(.icmpReflected)
     counters.add(counter)
     ether.delivered(packet.interface)
+    packet.interface = .none
     var options = OutputOptions(proto: IPv4Header.icmp, target: source, source: own)
     options.service = service
     output(packet, options)

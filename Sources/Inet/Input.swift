@@ -75,6 +75,9 @@ extension Inet {
     guard let header = unsafe IPv4Header(unsafe: packet.start, count: packet.firstCount) else {
       return refuse(packet, .ipMalformed)
     }
+    // Nobody else may say that he is us (RFC 1122, section 3.2.1.3).
+    guard unsafe local.pointee.find(header.source).kind != .own || local.pointee.port(packet.interface)?.pointee.isLoopback ?? false
+    else { return refuse(packet, .ipBadAddress, .ipBadAddress) }
     guard header.isFragment else { return up(packet) }
     unsafe my.pointee.counters.add(.ipFragments)
     netisr.dispatch(.ipDirect, packet)

@@ -63,7 +63,7 @@ extension Inet {
     guard packet.count + length <= IPv4Header.maximumDatagram else { return refuse(packet, .ipTooBig, .ipCannotFragment) }
     guard let whole = packet.withHeadroom(length) else {
       unsafe my.pointee.counters.add(.ipOutDropped)
-      return netisr.drops.count(1, .noBuffer, interface: options.interface ?? .none, proto: NetisrProtocol.ip.rawValue)
+      return netisr.drops.count(1, .sendNoBuffer, interface: options.interface ?? .none, proto: NetisrProtocol.ip.rawValue)
     }
     guard let header = unsafe IPv4Header(unsafe: whole.start, count: whole.firstCount) else { return refuse(whole, .ipMalformed) }
     header.setHeaderLength(length)
@@ -92,7 +92,7 @@ extension Inet {
     let target = header.destination
     var (out, hop, mtu) = (interface ?? .none, target, 0)
     let kind = unsafe local.pointee.find(target)
-    if kind.kind == .own { return launchToSelf(packet, header, kind.interface) }
+    if kind.kind == .own { return launchToSelf(packet, header) }
     if interface == nil {
       if kind.kind == .broadcast {
         out = kind.interface
@@ -105,7 +105,7 @@ extension Inet {
       }
     }
     guard let port = unsafe local.pointee.port(out), let port4 = unsafe port.pointee.interface?.takeUnretainedValue() else {
-      return refuse(packet, .interfaceGone, .ipOutDropped)
+      return refuse(packet, .sendInterfaceGone, .ipOutDropped)
     }
     if header.source.rawValue == 0 { header.source = unsafe IPv4Address(rawValue: port.pointee.source(towards: hop)) }
     header.fillChecksum()
@@ -120,7 +120,7 @@ extension Inet {
   }
 
   /// To one of our own addresses: through a loopback interface when there is one, else by the queue.
-  @inline(never) private func launchToSelf(_ packet: consuming Packet, _ header: IPv4Header, _ owner: InterfaceIndex) {
+  @inline(never) private func launchToSelf(_ packet: consuming Packet, _ header: IPv4Header) {
     if header.source.rawValue == 0 { header.source = header.destination }
     header.fillChecksum()
     unsafe my.pointee.counters.add(.ipLocalOut)
@@ -130,8 +130,9 @@ extension Inet {
       guard port.isLoopback, let lo = unsafe port.interface?.takeUnretainedValue(), lo.flags.contains(.up), let link = lo.link else { continue }
       return link.output(packet, to: .ipv4(header.destination), on: lo)
     }
-    packet.interface = owner
-    netisr.queue(.ip, packet)
+    // No interface received it; it has been checked, by being made here.
+    packet.interface = .none
+    netisr.queue(.ipDirect, packet)
   }
 
   /// Cuts a datagram into pieces of at most `mtu` bytes and sends them (RFC 791, section 3.2).
@@ -154,7 +155,7 @@ extension Inet {
         let part = unsafe IPv4Header(unsafe: piece.start, count: piece.firstCount)
       else {
         unsafe my.pointee.counters.add(.ipOutDropped)
-        return netisr.drops.drop(packet, .noBuffer, interface: interface.index, proto: NetisrProtocol.ip.rawValue)
+        return netisr.drops.drop(packet, .sendNoBuffer, interface: interface.index, proto: NetisrProtocol.ip.rawValue)
       }
       piece.interface = packet.interface
       if at > 0, length > IPv4Header.size { Self.keepCopiedOptions(piece, length) }

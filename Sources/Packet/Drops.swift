@@ -13,7 +13,7 @@ public enum DropReason: UInt8, CaseIterable, Sendable, CustomStringConvertible {
   case netisrQueueFull = 16, netisrNoPlacement, netisrDisabled, netisrUnregistered, netisrPurged, tooManyMessages
   // Interfaces
   case interfaceDown = 32, interfaceGone, sendQueueFull, sendQueuePushedOut, sendQueuePurged, outputOnly, notForUs
-  case hostRingFull, netmapRingFull, modeChange
+  case hostRingFull, netmapRingFull, modeChange, sendNoBuffer, sendInterfaceGone
   // Links
   case unknownEtherType = 64, unknownVLAN, badEthernetHeader, ownFrame, bridgeNoTarget, bridgeFiltered, bridgeLoop, peerGone
   // ARP and neighbours
@@ -33,6 +33,16 @@ public enum DropReason: UInt8, CaseIterable, Sendable, CustomStringConvertible {
   /// As in "netisr-queue-full".
   public var description: String { Self.names[self] ?? "\(rawValue)" }
 
+  /// Lost on the way out: counted for the interface that was to send the packet, not for the one that received it.
+  public var isOutput: Bool {
+    switch self {
+    case .sendQueueFull, .sendQueuePushedOut, .sendQueuePurged, .transmitRing, .outputOnly, .sendNoBuffer, .sendInterfaceGone,
+      .arpUnresolved, .arpQueueFull, .neighbourUnresolved, .neighbourQueueFull:
+      true
+    default: false
+    }
+  }
+
   private static let names: [DropReason: String] = [
     .receiveRing: "receive-ring", .receiveError: "receive-error", .noBuffer: "no-buffer",
     .transmitRing: "transmit-ring", .deviceReset: "device-reset", .tooLong: "too-long", .tooShort: "too-short",
@@ -41,7 +51,8 @@ public enum DropReason: UInt8, CaseIterable, Sendable, CustomStringConvertible {
     .tooManyMessages: "too-many-messages", .interfaceDown: "interface-down", .interfaceGone: "interface-gone",
     .sendQueueFull: "send-queue-full", .sendQueuePushedOut: "send-queue-pushed-out",
     .sendQueuePurged: "send-queue-purged", .outputOnly: "output-only", .notForUs: "not-for-us",
-    .hostRingFull: "host-ring-full", .netmapRingFull: "netmap-ring-full", .modeChange: "mode-change",
+    .hostRingFull: "host-ring-full", .netmapRingFull: "netmap-ring-full", .modeChange: "mode-change", .sendNoBuffer: "send-no-buffer",
+    .sendInterfaceGone: "send-interface-gone",
     .unknownEtherType: "unknown-ether-type", .unknownVLAN: "unknown-vlan",
     .badEthernetHeader: "bad-ethernet-header", .ownFrame: "own-frame", .bridgeNoTarget: "bridge-no-target",
     .bridgeFiltered: "bridge-filtered", .bridgeLoop: "bridge-loop", .peerGone: "peer-gone",

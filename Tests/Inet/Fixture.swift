@@ -158,7 +158,7 @@ final class Stack {
   func checkLedger(held: Int = 0, _ location: SourceLocation = #_sourceLocation) {
     for interface in interfaces {
       let received = interface.counters.ipackets
-      let dropped = netisr.drops.snapshot().filter { $0.interface == interface.index }.reduce(0) { $0 + $1.packets }
+      let dropped = netisr.drops.snapshot().filter { $0.interface == interface.index && !$0.reason.isOutput }.reduce(0) { $0 + $1.packets }
       #expect(received == ether.deliveries(of: interface.index) + dropped, "\(interface.name)", sourceLocation: location)
     }
     #expect(buffers.pool.available == size - held, sourceLocation: location)
