@@ -1,17 +1,12 @@
-// An interface.
+// An interface: its flags, its queues, its way up and its way down.
+//
+// What packets ask (flags, MTU, link address) lies in atomics; what only requests ask lies behind a lock; what changes
+// with requests is changed on worker 0. Files: Addresses, Multicast, Promiscuous, UpDown, LinkAddress, Groups.
 
 public import Netisr
 public import Packet
 internal import Synchronization
 public import Wire
-
-/// What an interface counts; one block a worker, written by it alone.
-@frozen public struct InterfaceCounters: BitwiseCopyable, Sendable, Equatable {
-  public var ipackets: UInt64 = 0, ibytes: UInt64 = 0, ierrors: UInt64 = 0, imcasts: UInt64 = 0, iqdrops: UInt64 = 0
-  public var opackets: UInt64 = 0, obytes: UInt64 = 0, oerrors: UInt64 = 0, omcasts: UInt64 = 0, oqdrops: UInt64 = 0
-  public var collisions: UInt64 = 0, noproto: UInt64 = 0
-  public init() {}
-}
 
 /// How an interface is made.
 public struct InterfaceOptions: Sendable {
@@ -23,9 +18,11 @@ public struct InterfaceOptions: Sendable {
   public var linkAddress: MACAddress?
   public var mtu = 1500
   public var subqueues = 1
-  /// Packets a send queue; 0 takes the default (250).
+  /// Packets a send queue; 0 takes the default (250), with a warning.
   public var queueLength = 0
   public var capabilities: InterfaceCapabilities = []
+  /// Those that are switched on at first; nil: all.
+  public var enabledCapabilities: InterfaceCapabilities?
   public var baudRate: UInt64 = 0
   public var vnet = Vnet.base
 
@@ -34,10 +31,11 @@ public struct InterfaceOptions: Sendable {
     self.unit = unit
     self.type = type
   }
+  var name: String { driverName + (unit.map(String.init) ?? "") }
 }
 
 /// An interface: what the stack sees of a card, a TAP, a pair's end. Made by `InterfaceTable.attach`.
-public final class Interface: @unchecked Sendable {
+@safe public final class Interface: @unchecked Sendable {
   public unowned let table: InterfaceTable
   public let driver: any InterfaceDriver
   public let type: InterfaceType
@@ -45,23 +43,45 @@ public final class Interface: @unchecked Sendable {
   public let unit: Int?
   public let vnet: Vnet
   public internal(set) var index = InterfaceIndex.none
-  public private(set) var subqueues: [Subqueue] = []
-  let path: SendPath
+  public internal(set) var subqueues: [Subqueue] = []
   /// What frames mean; set by the link layer before attach ends.
   public var link: (any LinkLayer)?
+  /// Its watchdog: a driver sets `timer` to seconds, and clears it when the hardware has answered.
+  public let watchdog: Watchdog
+  let path: SendPath
+
+  private let atomicFlags: Atomic<UInt32>
+  private let atomicMTU: Atomic<Int>
+  /// The address, with bit 48 set; 0: none.
+  private let atomicLinkAddress: Atomic<UInt64>
+  private let atomicEnabled: Atomic<UInt32>
+  private let atomicStatus = Atomic<UInt8>(LinkStatus.unknown.rawValue)
+  private let dying = Atomic(false)
+  let tapCount = Atomic(0)
+  let references = Atomic(1)
+  let blocks: CounterBlocks
+  let lists: WorkerSlots<AddressList>
 
   struct State {
     var name: String
-    var flags: InterfaceFlags
-    var mtu: Int
-    var linkAddress: MACAddress?
-    var linkStatus = LinkStatus.unknown
     var capabilities: InterfaceCapabilities
-    var enabled: InterfaceCapabilities
     var addresses: [InterfaceAddress] = []
+    var multicast: [MulticastEntry] = []
+    var linkMulticast: [MACAddress: Int] = [:]
+    var groups: [String] = []
     var taps: [any InterfaceTap] = []
-    var counters = InterfaceCounters()
     var baudRate: UInt64
+    var promiscuousCount = 0
+    var allMulticastCount = 0
+    var metric = 0
+    var physical = 0
+    var tsoLength = 65535
+    var description = ""
+    var lastChange: UInt64 = 0
+    var compatible = InterfaceCounters()
+    var origin: CloneOrigin?
+    var common: (any LinkCommon)?
+    var freeCommon: (@Sendable (any LinkCommon, InterfaceType) -> Void)?
   }
   let state: Mutex<State>
 
@@ -72,86 +92,112 @@ public final class Interface: @unchecked Sendable {
     driverName = options.driverName
     unit = options.unit
     vnet = options.vnet
+    atomicFlags = Atomic(options.flags.rawValue)
+    atomicMTU = Atomic(options.mtu)
+    atomicLinkAddress = Atomic(options.linkAddress.map(Self.encode) ?? 0)
+    atomicEnabled = Atomic((options.enabledCapabilities ?? options.capabilities).rawValue)
+    blocks = CounterBlocks(table.numbers)
     path = SendPath(driver.serializer)
-    state = Mutex(
-      State(
-        name: options.driverName + (options.unit.map(String.init) ?? ""), flags: options.flags, mtu: options.mtu,
-        linkAddress: options.linkAddress, capabilities: options.capabilities, enabled: options.capabilities,
-        baudRate: options.baudRate))
-    subqueues = (0..<max(1, options.subqueues)).map { Subqueue(interface: self, index: $0, queueLength: options.queueLength) }
+    let first = table.netisr.workers[0]
+    watchdog = Watchdog { first }
+    lists = WorkerSlots(table.numbers, AddressList([]))
+    state = Mutex(State(name: options.name, capabilities: options.capabilities, baudRate: options.baudRate))
   }
 
-  public var name: String { state.withLock { $0.name } }
-  public var flags: InterfaceFlags { state.withLock { $0.flags } }
+  // MARK: What packets ask
+
+  public var flags: InterfaceFlags { InterfaceFlags(rawValue: atomicFlags.load(ordering: .acquiring)) }
   /// Largest payload in bytes, without link header.
-  public var mtu: Int { state.withLock { $0.mtu } }
-  public var linkAddress: MACAddress? { state.withLock { $0.linkAddress } }
-  public var linkStatus: LinkStatus { state.withLock { $0.linkStatus } }
+  public internal(set) var mtu: Int {
+    get { atomicMTU.load(ordering: .relaxed) }
+    set { atomicMTU.store(newValue, ordering: .relaxed) }
+  }
+  private static func encode(_ address: MACAddress) -> UInt64 { address.rawValue | 1 << 48 }
+  public internal(set) var linkAddress: MACAddress? {
+    get {
+      let value = atomicLinkAddress.load(ordering: .relaxed)
+      return value == 0 ? nil : MACAddress(rawValue: value)
+    }
+    set { atomicLinkAddress.store(newValue.map(Self.encode) ?? 0, ordering: .relaxed) }
+  }
+  public internal(set) var enabledCapabilities: InterfaceCapabilities {
+    get { InterfaceCapabilities(rawValue: atomicEnabled.load(ordering: .relaxed)) }
+    set { atomicEnabled.store(newValue.rawValue, ordering: .relaxed) }
+  }
+  public internal(set) var linkStatus: LinkStatus {
+    get { LinkStatus(rawValue: atomicStatus.load(ordering: .relaxed)) ?? .unknown }
+    set { atomicStatus.store(newValue.rawValue, ordering: .relaxed) }
+  }
+  /// Detached, or being detached: lookups do not find it any more.
+  public internal(set) var isDying: Bool {
+    get { dying.load(ordering: .acquiring) }
+    set { dying.store(newValue, ordering: .releasing) }
+  }
+
+  // MARK: What requests ask
+
+  public var name: String { state.withLock { $0.name } }
   public var baudRate: UInt64 { state.withLock { $0.baudRate } }
   public var capabilities: InterfaceCapabilities { state.withLock { $0.capabilities } }
-  public var enabledCapabilities: InterfaceCapabilities { state.withLock { $0.enabled } }
-  /// Addresses of every family, the link-level one first.
-  public var addresses: [InterfaceAddress] { state.withLock { $0.addresses } }
-  /// Counters, summed over workers.
+  /// Addresses of every family, the link-level one first. On a worker its own list, without a lock.
+  public var addresses: [InterfaceAddress] { lists.current?.addresses ?? state.withLock { $0.addresses } }
+  /// Counters, summed over workers and send queues.
   public var counters: InterfaceCounters {
-    var sum = state.withLock { $0.counters }
+    var sum = blocks.total
     for subqueue in subqueues { subqueue.counters.add(to: &sum) }
     return sum
   }
+  /// What the link type's allocator made for this interface (if_l2com).
+  public var common: (any LinkCommon)? { state.withLock { $0.common } }
+  /// The counters as they were at the last full second (`net.link.stats_compat`).
+  public var compatibleCounters: InterfaceCounters { state.withLock { $0.compatible } }
+  public var groups: [String] { state.withLock { $0.groups } }
+  public var interfaceDescription: String { state.withLock { $0.description } }
+  /// When something was last changed: nanoseconds of the dispatcher's clock.
+  public var lastChange: UInt64 { state.withLock { $0.lastChange } }
+  /// For drivers: largest TSO payload in bytes.
+  public var tsoLength: Int { state.withLock { $0.tsoLength } }
 
-  /// For drivers: sets or clears `running` and other flags of the driver's own.
-  public func setDriverFlags(_ set: InterfaceFlags, clear: InterfaceFlags = []) {
-    state.withLock { $0.flags = $0.flags.subtracting(clear).union(set) }
+  var origin: CloneOrigin? { state.withLock { $0.origin } }
+  func setOrigin(_ origin: CloneOrigin) { state.withLock { $0.origin = origin } }
+  func touch() {
+    let now = table.netisr.clock.now()
+    state.withLock { $0.lastChange = now }
   }
 
-  /// Links an address in (ifa_iflink), at the head or the tail, on every worker; announces it.
-  public func add(_ address: InterfaceAddress, atHead: Bool = false) {
-    state.withLock { $0.addresses.insert(address, at: atHead ? min(1, $0.addresses.count) : $0.addresses.count) }
-    table.announce(.addressAdded(address.address), self)
-  }
-
-  /// Takes an address out (ifa_ifunlink); announces it.
-  public func remove(_ address: InterfaceAddress) {
-    state.withLock { $0.addresses.removeAll { $0 === address } }
-    table.announce(.addressRemoved(address.address), self)
-  }
-
-  /// For drivers: received frames go up. Marks them with this interface, counts them, shows them to taps. The batch
-  /// is empty afterwards. On a worker.
-  public func input(_ batch: inout PacketBatch, queue: Int = 0) {
-    let index = self.index
-    var packets: UInt64 = 0, bytes: UInt64 = 0
-    batch.forEach {
-      $0.interface = index
-      packets += 1
-      bytes += UInt64($0.count)
+  /// Changes flags in one step. Returns what they were.
+  @discardableResult func changeFlags(set: InterfaceFlags, clear: InterfaceFlags = []) -> InterfaceFlags {
+    var old = atomicFlags.load(ordering: .relaxed)
+    while true {
+      let new = old & ~clear.rawValue | set.rawValue
+      let (done, seen) = atomicFlags.weakCompareExchange(
+        expected: old, desired: new, successOrdering: .acquiringAndReleasing, failureOrdering: .relaxed)
+      if done { return InterfaceFlags(rawValue: old) }
+      old = seen
     }
-    let (count, byteCount) = (packets, bytes)
-    let taps = state.withLock { state in
-      state.counters.ipackets += count
-      state.counters.ibytes += byteCount
-      return state.taps
-    }
-    for tap in taps { batch.forEach { tap.passed($0, .input, on: self) } }
-    if let link { link.input(&batch, on: self) } else { batch.removeAll() }
   }
 
-  /// For link layers: a finished frame goes out, through the worker's subqueue, which counts it. Shows it to taps.
-  @discardableResult public func transmit(_ packet: consuming Packet, priority: Bool = false) -> Bool {
-    let taps = state.withLock { $0.taps }
-    for tap in taps { tap.passed(packet, .output, on: self) }
-    return currentSubqueue.send(packet, priority: priority)
-  }
+  /// For drivers: sets or clears `running` and other flags of the driver's own. From any thread.
+  public func setDriverFlags(_ set: InterfaceFlags, clear: InterfaceFlags = []) { changeFlags(set: set, clear: clear) }
 
-  /// For drivers: the link's state; a change is announced once.
+  /// For drivers: the link's state; a change is announced once. From any thread.
+  /// - Parameter baudRate: bits a second; 0 when unknown.
   public func setLink(_ status: LinkStatus, baudRate: UInt64 = 0) {
-    let changed = state.withLock { state in
-      defer { (state.linkStatus, state.baudRate) = (status, baudRate) }
-      return state.linkStatus != status
+    let changed = state.withLock { state -> Bool in
+      state.baudRate = baudRate
+      guard linkStatus != status else { return false }
+      linkStatus = status
+      // Queued under the lock: events come in the order of the changes.
+      table.events.add(.link(status), self)
+      return true
     }
-    if changed { table.announce(.link(status), self) }
+    guard changed else { return }
+    touch()
+    table.deliverEvents()
   }
 
-  public func add(_ tap: any InterfaceTap) { state.withLock { $0.taps.append(tap) } }
-  public func remove(_ tap: any InterfaceTap) { state.withLock { $0.taps.removeAll { $0 === tap } } }
+  // MARK: Counting
+
+  /// For drivers, queues and protocols: adds to a counter of the calling thread's block. No lock.
+  @inline(__always) public func count(_ counter: InterfaceCounter, _ n: UInt64 = 1) { blocks.add(counter, n) }
 }

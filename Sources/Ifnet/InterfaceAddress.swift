@@ -20,10 +20,13 @@ public final class InterfaceAddress: Sendable, Hashable {
   }
   /// The address's own claim function (ifa_claim_addr): whether it answers for another address.
   public let claims: (@Sendable (SocketAddress) -> Bool)?
+  /// Called when a route is hung on this address, with the route's destination (ifa_rtrequest).
+  public let routeRequest: (@Sendable (SocketAddress) -> Void)?
 
   public init(
     _ address: SocketAddress, on interface: Interface?, prefixLength: Int = 0, broadcast: SocketAddress? = nil,
-    destination: SocketAddress? = nil, claims: (@Sendable (SocketAddress) -> Bool)? = nil
+    destination: SocketAddress? = nil, claims: (@Sendable (SocketAddress) -> Bool)? = nil,
+    routeRequest: (@Sendable (SocketAddress) -> Void)? = nil
   ) {
     self.address = address
     self.prefixLength = prefixLength
@@ -36,6 +39,7 @@ public final class InterfaceAddress: Sendable, Hashable {
     self.destination = destination
     self.interface = WeakInterface(interface)
     self.claims = claims
+    self.routeRequest = routeRequest
   }
 
   public static func == (a: InterfaceAddress, b: InterfaceAddress) -> Bool { a === b }

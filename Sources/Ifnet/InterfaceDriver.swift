@@ -17,12 +17,36 @@ public enum DriverRequest: Equatable, Sendable {
   case polling(Bool)
   /// The driver's own: name and value.
   case generic(name: String, value: String)
+  /// SIFPHYS
+  case setPhysical(Int)
+  /// A tunnel's ends.
+  case setTunnel(source: SocketAddress, destination: SocketAddress)
+  case deleteTunnel
+}
+
+/// What an interface wants to know of its driver.
+public enum DriverQuery: Equatable, Sendable {
+  /// GIFSTATUS: lines for people.
+  case status
+  case generic(name: String)
+  case tunnel
+}
+
+/// What the driver says.
+public enum DriverAnswer: Equatable, Sendable {
+  case text(String)
+  case tunnel(source: SocketAddress, destination: SocketAddress)
 }
 
 /// Below an interface.
 public protocol InterfaceDriver: AnyObject, Sendable {
-  /// if_ioctl. Called on worker 0. What it cannot do it refuses with `EOPNOTSUPP`, and nothing has changed then.
+  /// Whether it has an if_ioctl at all. Without one it is told nothing, and requests that need it are EOPNOTSUPP.
+  var takesRequests: Bool { get }
+  /// if_ioctl. Called on worker 0, without a serializer. What it cannot do it refuses with `EOPNOTSUPP`, and nothing
+  /// has changed then.
   func handle(_ request: DriverRequest, on interface: Interface) throws(InterfaceError)
+  /// if_ioctl for what is only read. On worker 0.
+  func answer(_ query: DriverQuery, on interface: Interface) throws(InterfaceError) -> DriverAnswer
   /// if_start: takes packets out of the subqueue, on the thread that holds its start interlock. Sets
   /// `subqueue.isActive` (oactive) when the ring is full, and calls `subqueue.ready()` when it has room again.
   func start(_ subqueue: Subqueue)
@@ -39,8 +63,16 @@ public protocol InterfaceDriver: AnyObject, Sendable {
 }
 
 extension InterfaceDriver {
+  public var takesRequests: Bool { true }
+  /// A driver without filters has nothing to do for flags and groups, and can do nothing else.
   public func handle(_ request: DriverRequest, on interface: Interface) throws(InterfaceError) {
-    throw InterfaceError(.EOPNOTSUPP, "\(interface.name) cannot do this")
+    switch request {
+    case .setFlags, .addMulticast, .deleteMulticast: return
+    default: throw InterfaceError(.EOPNOTSUPP, "\(interface.name) cannot do this")
+    }
+  }
+  public func answer(_ query: DriverQuery, on interface: Interface) throws(InterfaceError) -> DriverAnswer {
+    throw InterfaceError(.EOPNOTSUPP, "\(interface.name) does not say this")
   }
   public func watchdog(_ interface: Interface) {}
   public func watchdog(_ subqueue: Subqueue) {}
