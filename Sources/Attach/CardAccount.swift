@@ -47,6 +47,11 @@ extension CardAttachment {
     guard let interface = attached else { return }
     var values: [String: UInt64] = [:]
     for statistic in statistics { values[statistic.name] = statistic.value }
+    // virtio-net has one sum for frames that it refused and frames that a reset took: what is no queue's is the reset's.
+    if let dropped = values["tx_dropped"], values["tx_queue_0_lost_in_reset"] == nil {
+      let refused = queues.indices.reduce(UInt64(0)) { $0 &+ (values["tx_queue_\($1)_drops"] ?? 0) }
+      values["tx_queue_0_lost_in_reset"] = dropped >= refused ? dropped - refused : 0
+    }
     for loss in CardAccount.losses {
       for name in loss.names {
         guard let at = name.firstIndex(of: "N"), name.contains("_N_") else {

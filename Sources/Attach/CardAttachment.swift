@@ -242,6 +242,8 @@ internal import Wire
       for queue in queues { queue.deactivate() }
       settleAccount()
       held?.stop()
+      // What was still on the rings is lost now.
+      settleAccount()
     }
     for subqueue in attached?.subqueues ?? [] { subqueue.isActive = false }
     setLink(LinkState(status: .unknown))
