@@ -45,6 +45,7 @@ extension VirtioNetDriver {
 
   public func stop() {
     guard state != .stopped else { return }
+    if state == .running { countLostFrames() }
     makeQuiet()
     pools = []
     if state == .running { state = .stopped }
@@ -129,7 +130,7 @@ extension VirtioNetDriver {
     guard counters.budget.spend(at: now) else {
       return quarantine("it needed \(ResetBudget.most) resets within a minute")
     }
-    for i in 0..<queueCount { counters.lostFrames += UInt64(unsafe pairs[i].transmit.shadow.held) }
+    countLostFrames()
     do {
       try transport.reset(clock: clock)
       transport.disconnectInterrupts()
@@ -140,6 +141,11 @@ extension VirtioNetDriver {
       if transport.isGone { return lose() }
       return quarantine("it did not come back from a reset: \(error)")
     }
+  }
+
+  /// What the device has not sent when it is stopped or reset is lost.
+  private func countLostFrames() {
+    for i in 0..<queueCount { counters.lostFrames += UInt64(unsafe pairs[i].transmit.shadow.held) }
   }
 
   /// Gives the device up: it is silenced, and the process goes on.

@@ -184,14 +184,11 @@ internal import Wire
   // MARK: The whole card
 
   /// Runs `body` while every owner of a queue stands still. From worker 0, or from a thread that is no worker.
-  func still<T>(_ body: () -> T) -> T {
-    // SAFETY: the closures run one in the other before this returns; nobody else has them.
-    withoutActuallyEscaping(body) { body in
-      let work = StillWork(body)
-      Self.hold(([netisr.workers[0]] + others)[...], work)
-      guard let result = work.result else { preconditionFailure("a message to a worker was not run") }
-      return result
-    }
+  func still<T>(_ body: @escaping () -> T) -> T {
+    let work = StillWork(body)
+    Self.hold(([netisr.workers[0]] + others)[...], work)
+    guard let result = work.result else { preconditionFailure("a message to a worker was not run") }
+    return result
   }
 
   private static func hold<T>(_ workers: ArraySlice<Worker>, _ work: StillWork<T>) {
@@ -199,18 +196,22 @@ internal import Wire
     first.perform { hold(workers.dropFirst(), work) }
   }
 
-  /// A body and its result on their way through the workers.
+  /// A body and its result on their way through the workers. SAFETY of the conformance: one has it after the other.
   private final class StillWork<T>: @unchecked Sendable {
-    private let body: () -> T
+    private var body: (() -> T)?
     var result: T?
     init(_ body: @escaping () -> T) { self.body = body }
-    func run() { result = body() }
+    func run() {
+      result = body?()
+      // A worker may hold the message a little longer than the caller waits.
+      body = nil
+    }
   }
 
   /// Starts the card; on worker 0.
   func startCard() throws(DriverError) {
     guard !isRunning else { return }
-    let result = still { () -> Result<Void, DriverError> in
+    let result = still { [self] () -> Result<Void, DriverError> in
       guard let driver = held else { return .failure(.gone(card: options.name ?? "the card")) }
       do throws(DriverError) {
         try driver.setReceiveFilter(filter)
@@ -237,9 +238,12 @@ internal import Wire
     for subqueue in attached?.subqueues ?? [] { subqueue.stopWatchdog() }
     controlToken?.cancel()
     controlToken = nil
-    still {
+    still { [self] in
       isRunning = false
-      for queue in queues { queue.deactivate() }
+      for queue in queues {
+        queue.reclaim()
+        queue.deactivate()
+      }
       settleAccount()
       held?.stop()
       // What was still on the rings is lost now.

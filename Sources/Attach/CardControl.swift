@@ -48,7 +48,7 @@ extension CardAttachment {
     let old = filter
     filter = wanted
     guard isRunning else { return }
-    let result = still { () -> Result<Void, DriverError> in
+    let result = still { [self] () -> Result<Void, DriverError> in
       do throws(DriverError) { try driver.setReceiveFilter(wanted) } catch {
         // It may have taken half of it.
         try? driver.setReceiveFilter(old)
@@ -69,7 +69,7 @@ extension CardAttachment {
   }
 
   private func setAddress(_ address: MACAddress) throws(DriverError) {
-    let result = still { () -> Result<Void, DriverError> in
+    let result = still { [self] () -> Result<Void, DriverError> in
       do throws(DriverError) { try driver.setMACAddress(address) } catch { return .failure(error) }
       return .success(())
     }
@@ -101,7 +101,7 @@ extension CardAttachment {
     let hidden: PacketFlags = wanted.contains(.rxcsum) ? [] : [.ipChecksum, .tcpChecksum, .udpChecksum, .badChecksum]
     guard hidden != isHiding else { return }
     isHiding = hidden
-    still { for queue in queues { queue.hide(hidden) } }
+    still { [self] in for queue in queues { queue.hide(hidden) } }
   }
 
   static func code(of error: DriverError) -> InterfaceErrno {

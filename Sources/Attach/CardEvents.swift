@@ -37,14 +37,14 @@ extension CardAttachment {
       if events.contains(.deviceError) { return lose(.quarantined("an uncorrectable PCI Express error was reported")) }
     }
     guard isRunning else { return }
-    handle(still { driver.serviceControl() })
+    handle(still { [self] in driver.serviceControl() })
   }
 
   /// Once a second: the driver's look at the card, counters, buffers that were sent and not asked for.
   func tick() {
     guard attached != nil else { return }
     guard isRunning else { return service() }
-    let events = still { () -> DriverEvents in
+    let events = still { [self] () -> DriverEvents in
       let events = driver.tick()
       settleAccount()
       return events
@@ -58,7 +58,7 @@ extension CardAttachment {
   /// The same at once, after something has changed.
   func lookAfter() {
     guard isRunning else { return }
-    handle(still { driver.serviceControl() })
+    handle(still { [self] in driver.serviceControl() })
     setLink(driver.link)
   }
 
@@ -92,7 +92,7 @@ extension CardAttachment {
       guard let self, isRunning, let interface = attached else { return }
       tick()
       guard isRunning, interface.subqueues[index].isActive else { return }
-      let isStuck = still { () -> Bool in
+      let isStuck = still { [self] () -> Bool in
         queues[index].reclaim()
         queues[index].goOn(wasReset: false)
         return interface.subqueues[index].isActive
