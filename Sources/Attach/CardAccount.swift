@@ -12,6 +12,7 @@ struct CardAccount {
   /// One way of losing frames, and where it is counted.
   struct Loss {
     let reason: DropReason
+    let counter: InterfaceCounter
     /// The counters that make it up; `N` stands for every queue.
     let names: [String]
   }
@@ -19,13 +20,13 @@ struct CardAccount {
   /// Every driver's words for it.
   static let losses = [
     Loss(
-      reason: .receiveRing,
+      reason: .receiveRing, counter: .iqdrops,
       names: ["rx_missed_errors", "rx_no_dma_resources", "rx_queue_N_drops"]),
     Loss(
-      reason: .receiveError,
+      reason: .receiveError, counter: .ierrors,
       names: ["rx_crc_errors", "rx_align_errors", "rx_length_errors", "rx_queue_N_errors"]),
-    Loss(reason: .deviceReset, names: ["tx_queue_N_lost_in_reset"]),
-    Loss(reason: .transmitRing, names: ["tx_queue_N_drops"]),
+    Loss(reason: .deviceReset, counter: .oerrors, names: ["tx_queue_N_lost_in_reset"]),
+    Loss(reason: .transmitRing, counter: .oerrors, names: ["tx_queue_N_drops"]),
   ]
 
   private var seen: [String: UInt64] = [:]
@@ -52,6 +53,9 @@ extension CardAttachment {
       let refused = queues.indices.reduce(UInt64(0)) { $0 &+ (values["tx_queue_\($1)_drops"] ?? 0) }
       values["tx_queue_0_lost_in_reset"] = dropped >= refused ? dropped - refused : 0
     }
+    if let collisions = values["collisions"] {
+      interface.count(.collisions, account.difference("collisions", collisions))
+    }
     for loss in CardAccount.losses {
       for name in loss.names {
         guard let at = name.firstIndex(of: "N"), name.contains("_N_") else {
@@ -70,6 +74,7 @@ extension CardAttachment {
     guard let value else { return }
     let new = account.difference(name, value)
     guard new > 0 else { return }
+    interface.count(loss.counter, new)
     table.drops.count(new, loss.reason, interface: interface.index, queue: UInt8(clamping: queue))
   }
 }

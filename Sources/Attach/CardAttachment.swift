@@ -142,6 +142,10 @@ internal import Wire
     wanted.subqueues = driver.queueCount
     wanted.queueLength = options.queueLength > 0 ? options.queueLength : driver.options.transmitDescriptors
     wanted.capabilities = Self.capabilities(of: driver)
+    // Offered, but off: what the driver was not asked for, and what nothing above makes use of yet.
+    var off: InterfaceCapabilities = [.polling, .tso4, .tso6]
+    if !driver.options.stripVLAN { off.insert(.vlanHardwareTagging) }
+    wanted.enabledCapabilities = wanted.capabilities.subtracting(off)
     wanted.vnet = options.vnet
     let interface = try table.attach(wanted, driver: self)
     for queue in queues { interface.subqueues[queue.index].setOwner(queue.worker.id) }

@@ -87,6 +87,7 @@ extension CardAttachment {
   /// A full ring has stood still for five seconds. The driver looks; when it finds nothing and the ring stays full, the
   /// card is started anew.
   public func watchdog(_ subqueue: Subqueue) {
+    subqueue.interface.count(.oerrors)
     let index = subqueue.index
     netisr.workers[0].post { [weak self] in
       guard let self, isRunning, let interface = attached else { return }
