@@ -56,8 +56,10 @@ public import Wire
     state = Mutex(State(ports: empty))
     unsafe published = Atomic(UnsafeRawPointer(empty.head))
     try netisr.register(
-      NetisrHandler(name: "ether", proto: .ether, policy: .source, dispatch: .direct, workersOnly: true) { [unowned self] packet in
-        receive(packet)
+      NetisrHandler(name: "ether", proto: .ether, policy: .source, dispatch: .direct, workersOnly: true) {
+        // SAFETY: the stack stops its workers before it lets its layers go. No count moves for a packet.
+        [unowned(unsafe) self] packet in
+        unsafe receive(packet)
       })
     for type in [InterfaceType.ethernet, .vlan, .bridge] { table.setLink(self, for: type) }
     events = table.subscribe { [weak self] event, interface in

@@ -40,6 +40,24 @@ extension EtherLayer {
     interface.transmit(frame, priority: priority)
   }
 
+  /// The same on a worker, for data paths that have the interface's index: nothing is counted or locked.
+  public func send(_ packet: consuming Packet, to target: UInt64, type: UInt16, through index: InterfaceIndex) {
+    guard let port = unsafe currentHead.pointee.port(index), unsafe port.pointee.address != 0 else {
+      return netisr.drops.drop(packet, .sendInterfaceGone, interface: index)
+    }
+    let own = unsafe port.pointee.address
+    guard let frame = packet.withHeadroom(Ethernet.headerSize) else {
+      return netisr.drops.count(1, .sendNoBuffer, interface: index)
+    }
+    // SAFETY: the header's room was made above; the port table holds the interface.
+    let start = unsafe frame.start
+    unsafe start.storeBytes(of: (target << 16 | own >> 32).bigEndian, as: UInt64.self)
+    unsafe start.storeBytes(of: (UInt32(truncatingIfNeeded: own)).bigEndian, toByteOffset: 8, as: UInt32.self)
+    unsafe start.setBig16(type, 12)
+    let raw = unsafe frame.intoRaw()
+    _ = unsafe port.pointee.interface!._withUnsafeGuaranteedRef { unsafe $0.transmit(Packet(unsafe: raw)) }
+  }
+
   /// Gives a frame the tag of a VLAN: in the record when `parent`'s card inserts it, else in the frame.
   /// - Returns: nil when there was no room for the tag and no buffer for more; the packet is dropped then, and counted.
   public func insertTag(_ tag: UInt16, into packet: consuming Packet, for parent: Interface) -> Packet? {

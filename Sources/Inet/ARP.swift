@@ -38,25 +38,41 @@ extension Inet {
 
   /// Sends an IPv4 packet to a station of the link. On a worker.
   func send(_ packet: consuming Packet, towards address: IPv4Address, on interface: Interface) {
-    guard let port = unsafe local.pointee.port(interface.index) else {
-      return netisr.drops.drop(packet, .sendInterfaceGone, interface: interface.index)
+    send(packet, towards: address, through: interface.index)
+  }
+
+  /// The same with the interface's index.
+  @inline(__always) func send(_ packet: consuming Packet, towards address: IPv4Address, through index: InterfaceIndex) {
+    guard let port = unsafe local.pointee.port(index) else {
+      return netisr.drops.drop(packet, .sendInterfaceGone, interface: index)
     }
-    guard unsafe port.pointee.isEthernet else { return passToLink(packet, address, interface) }
-    if address.isMulticast { return ether.send(packet, to: EtherLayer.multicast(address), type: Ethernet.typeIPv4, on: interface) }
-    if unsafe port.pointee.isBroadcast(address) { return ether.send(packet, to: .broadcast, type: Ethernet.typeIPv4, on: interface) }
-    let key = NeighbourTable.key(interface.index, address)
-    if let slot = unsafe my.pointee.neighbours.find(key) {
+    guard unsafe port.pointee.isEthernet else { return passToLink(packet, address, index) }
+    let key = NeighbourTable.key(index, address)
+    if let slot = unsafe my.pointee.neighbours.find(key), unsafe slot.pointee.station != 0 {
       if unsafe slot.pointee.until <= arp.second { refresh(key) }
-      if unsafe slot.pointee.station != 0 {
-        return ether.send(packet, to: unsafe MACAddress(rawValue: slot.pointee.station), type: Ethernet.typeIPv4, on: interface)
-      }
-      if unsafe slot.pointee.until > arp.second { return hostUnreachable(packet, interface.index) }
+      return unsafe ether.send(packet, to: slot.pointee.station, type: Ethernet.typeIPv4, through: index)
+    }
+    sendUnknown(packet, address, index)
+  }
+
+  /// Groups, broadcasts, and neighbours that are down or not known.
+  @inline(never) private func sendUnknown(_ packet: consuming Packet, _ address: IPv4Address, _ index: InterfaceIndex) {
+    if address.isMulticast {
+      return ether.send(packet, to: EtherLayer.multicast(address).rawValue, type: Ethernet.typeIPv4, through: index)
+    }
+    if unsafe local.pointee.port(index)?.pointee.isBroadcast(address) ?? false {
+      return ether.send(packet, to: MACAddress.broadcast.rawValue, type: Ethernet.typeIPv4, through: index)
+    }
+    let key = NeighbourTable.key(index, address)
+    if let slot = unsafe my.pointee.neighbours.find(key) {
+      if unsafe slot.pointee.until > arp.second { return hostUnreachable(packet, index) }
       unsafe my.pointee.neighbours.remove(key)
     }
     hold(packet, key)
   }
 
-  @inline(never) private func passToLink(_ packet: consuming Packet, _ address: IPv4Address, _ interface: Interface) {
+  @inline(never) private func passToLink(_ packet: consuming Packet, _ address: IPv4Address, _ index: InterfaceIndex) {
+    guard let interface = table.interface(index) else { return netisr.drops.drop(packet, .sendInterfaceGone, interface: index) }
     guard let link = interface.link, link !== ether else {
       return netisr.drops.drop(packet, .sendInterfaceGone, interface: interface.index)
     }

@@ -26,12 +26,11 @@ extension Inet {
       return refuse(packet, .ipNoRoute, .ipCannotForward)
     }
     if !route.flags.isDisjoint(with: [.reject, .blackhole]) { return prohibit(packet, route) }
-    guard let port = unsafe local.pointee.port(route.interface), let out = unsafe port.pointee.interface?.takeUnretainedValue() else {
-      return refuse(packet, .interfaceGone, .ipCannotForward)
-    }
+    guard let port = unsafe local.pointee.port(route.interface) else { return refuse(packet, .interfaceGone, .ipCannotForward) }
     let received = packet.interface
     if route.interface == received { redirect(about: packet, source, target, route) }
-    let mtu = route.mtu > 0 ? min(route.mtu, out.mtu) : out.mtu
+    var mtu = unsafe port.pointee.interface!._withUnsafeGuaranteedRef { $0.mtu }
+    if route.mtu > 0 { mtu = min(route.mtu, mtu) }
     if packet.count > mtu, header.mayNotFragment {
       sendError(
         about: packet, type: ICMP.unreachable, code: ICMP.Unreachable.fragmentationNeeded,
@@ -45,8 +44,8 @@ extension Inet {
     ether.delivered(received)
     // What happens to it from here on is not what happened to what was received.
     packet.interface = .none
-    if packet.count > mtu { return fragment(packet, mtu: mtu, towards: route.gateway ?? target, on: out) }
-    send(packet, towards: route.gateway ?? target, on: out)
+    if packet.count > mtu { return fragment(packet, mtu: mtu, towards: route.gateway ?? target, through: route.interface) }
+    send(packet, towards: route.gateway ?? target, through: route.interface)
   }
 
   @inline(never) private func prohibit(_ packet: consuming Packet, _ route: Route4) {

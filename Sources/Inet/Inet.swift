@@ -100,7 +100,10 @@ public import Wire
 
   private func registerHandlers() throws(NetisrError) {
     try netisr.register(
-      NetisrHandler(name: "ip", proto: .ip, policy: .flow, workersOnly: true) { [unowned self] packet in input(packet) })
+      NetisrHandler(name: "ip", proto: .ip, policy: .flow, workersOnly: true) {
+        // SAFETY: the stack stops its workers before it lets its layers go. No count moves for a packet.
+        [unowned(unsafe) self] packet in unsafe input(packet)
+      })
     // Fragments of one datagram meet on one worker.
     var direct = NetisrHandler(name: "ip_direct", proto: .ipDirect, policy: .cpu, dispatch: .hybrid, workersOnly: true) {
       [unowned self] packet in reassemble(packet)

@@ -104,19 +104,18 @@ extension Inet {
         return refuse(packet, .ipNoRoute, .ipOutNoRoute)
       }
     }
-    guard let port = unsafe local.pointee.port(out), let port4 = unsafe port.pointee.interface?.takeUnretainedValue() else {
-      return refuse(packet, .sendInterfaceGone, .ipOutDropped)
-    }
+    guard let port = unsafe local.pointee.port(out) else { return refuse(packet, .sendInterfaceGone, .ipOutDropped) }
+    let largest = unsafe port.pointee.interface!._withUnsafeGuaranteedRef { $0.mtu }
     if header.source.rawValue == 0 { header.source = unsafe IPv4Address(rawValue: port.pointee.source(towards: hop)) }
     header.fillChecksum()
     unsafe my.pointee.counters.add(.ipLocalOut)
-    mtu = mtu > 0 ? min(mtu, port4.mtu) : port4.mtu
+    mtu = mtu > 0 ? min(mtu, largest) : largest
     if let known = pathMTU(target) { mtu = min(mtu, known) }
     packet.flags = []
     packet.setHeaderLengths(link: 0, network: 0)
-    guard packet.count > mtu else { return send(packet, towards: hop, on: port4) }
+    guard packet.count > mtu else { return send(packet, towards: hop, through: out) }
     guard !header.mayNotFragment else { return refuse(packet, .ipTooBig, .ipCannotFragment) }
-    fragment(packet, mtu: mtu, towards: hop, on: port4)
+    fragment(packet, mtu: mtu, towards: hop, through: out)
   }
 
   /// To one of our own addresses: through a loopback interface when there is one, else by the queue.
@@ -136,7 +135,7 @@ extension Inet {
   }
 
   /// Cuts a datagram into pieces of at most `mtu` bytes and sends them (RFC 791, section 3.2).
-  @inline(never) func fragment(_ packet: consuming Packet, mtu: Int, towards hop: IPv4Address, on interface: Interface) {
+  @inline(never) func fragment(_ packet: consuming Packet, mtu: Int, towards hop: IPv4Address, through index: InterfaceIndex) {
     guard let header = unsafe IPv4Header(unsafe: packet.start, count: packet.firstCount) else { return refuse(packet, .ipMalformed) }
     let length = header.headerLength
     // Room for link headers in each piece's buffer.
@@ -155,7 +154,7 @@ extension Inet {
         let part = unsafe IPv4Header(unsafe: piece.start, count: piece.firstCount)
       else {
         unsafe my.pointee.counters.add(.ipOutDropped)
-        return netisr.drops.drop(packet, .sendNoBuffer, interface: interface.index, proto: NetisrProtocol.ip.rawValue)
+        return netisr.drops.drop(packet, .sendNoBuffer, interface: index, proto: NetisrProtocol.ip.rawValue)
       }
       piece.interface = packet.interface
       if at > 0, length > IPv4Header.size { Self.keepCopiedOptions(piece, length) }
@@ -164,7 +163,7 @@ extension Inet {
       part.fragment = UInt16(truncatingIfNeeded: (base + at) >> 3) | (more ? IPv4Header.moreFragments : 0)
       part.fillChecksum()
       unsafe my.pointee.counters.add(.ipFragmentsCreated)
-      send(piece, towards: hop, on: interface)
+      send(piece, towards: hop, through: index)
       at += n
     }
     unsafe my.pointee.counters.add(.ipFragmented)
