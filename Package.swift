@@ -143,7 +143,8 @@ let package = Package(
     .executableTarget(
       name: "ringwayd",
       dependencies: [
-        "Ringway", "Control", "ControlClient", "Platform", "CRingway", arguments, system, .product(name: "Logging", package: "swift-log"),
+        "Ringway", "Control", "ControlClient", "Netisr", "Ifnet", "Wire", "DriverKit", "Platform", "CRingway", arguments, system,
+        .product(name: "Logging", package: "swift-log"),
         .product(name: "TOMLKit", package: "TOMLKit"),
       ], path: "Sources/ringwayd", swiftSettings: settings),
     .executableTarget(
@@ -227,8 +228,13 @@ let package = Package(
       "Ringway",
       [
         "Packet", "NetmapCore", "DriverKit", "PCI", "VFIO", "DMAMemory", "DeviceIO", "Wire", "Platform", "ModelKit", "Models",
-        "ModelServer", system,
+        "ModelServer", "Control", "ControlClient", "Netisr", "Ifnet", "Routes", "CRingway", system,
       ]),
+    .testTarget(
+      name: "DaemonTests",
+      dependencies: [
+        "ringwayd", "Ringway", "Control", "ControlClient", "Platform", "CRingway", .product(name: "Logging", package: "swift-log"),
+      ], path: "Tests/Daemon", swiftSettings: settings),
     .testTarget(
       name: "CommandLineTests",
       dependencies: ["ringway", "Ringway", "Control", "Wire", .product(name: "ArgumentParser", package: "swift-argument-parser")],

@@ -70,7 +70,11 @@ public final class ControlClient {
     let deadline = clock.now() &+ timeout
     let line = ControlMessage.call(id: id, name: name, arguments: arguments).line
     guard line.count <= Control.requestLimit else { throw ControlError("EMSGSIZE", "the request is longer than \(Control.requestLimit) bytes.") }
-    try socket.send(line, deadline: deadline)
+    do { try socket.send(line, deadline: deadline) } catch {
+      // A daemon that turns a client away says why before it closes.
+      if case .failure(0, let reason)? = try? nextMessage(deadline: deadline) { throw reason }
+      throw error
+    }
     var parts: [ControlValue] = []
     while true {
       guard let message = try nextMessage(deadline: deadline) else {

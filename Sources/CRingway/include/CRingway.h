@@ -10,4 +10,5 @@
 #include "rw_thread.h"
 #include "rw_io.h"
 #include "rw_kernel.h"
+#include "rw_peer.h"
 #endif
