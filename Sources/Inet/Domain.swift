@@ -238,10 +238,11 @@ extension Inet: ProtocolDomain {
 
   private func joinAllHosts(_ interface: Interface) {
     guard interface.flags.contains(.multicast) else { return }
-    joined(.allHosts, interface)
+    // A driver that refuses the group hears it all the same or never: nothing here depends on it.
+    try? interface.addMulticast(.ipv4(.allHosts))
   }
   private func leaveAllHosts(_ interface: Interface) {
     guard interface.flags.contains(.multicast) else { return }
-    left(.allHosts, interface)
+    try? interface.deleteMulticast(.ipv4(.allHosts))
   }
 }

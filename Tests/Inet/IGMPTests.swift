@@ -15,11 +15,11 @@ import Wire
 
   init() throws { router = try Router() }
 
-  func join(_ group: IPv4Address) { tell(.multicastAdded(.ipv4(group))) }
-  func leave(_ group: IPv4Address) { tell(.multicastRemoved(.ipv4(group))) }
-  private func tell(_ event: InterfaceEvent) {
-    let (table, em0) = (stack.table, router.em0)
-    stack.netisr.worker(0).perform { table.announce(event, em0) }
+  func join(_ group: IPv4Address) { change { try? $0.addMulticast(.ipv4(group)) } }
+  func leave(_ group: IPv4Address) { change { try? $0.deleteMulticast(.ipv4(group)) } }
+  private func change(_ body: @escaping @Sendable (Interface) -> Void) {
+    let em0 = router.em0
+    stack.netisr.worker(0).perform { body(em0) }
     stack.netisr.settle()
   }
   func message(_ bytes: [UInt8]) -> [UInt8] {
@@ -107,7 +107,8 @@ import Wire
     #expect(sent() == [])
   }
 
-  @Test func allHostsIsNeverReported() {
+  @Test func allHostsIsJoinedWithTheFirstAddressAndNeverReported() throws {
+    #expect(router.em0.linkMulticast == [MACAddress(1, 0, 0x5e, 0, 0, 1)])
     join(.allHosts)
     query([0x11, 10, 0, 0, 0, 0, 0, 0, 2, 125, 0, 0])
     stack.advance(seconds: 3)
