@@ -37,6 +37,8 @@ struct PartialDatagram {
 /// Datagrams that a worker waits for.
 struct FragmentTable {
   var partial: [FragmentKey: PartialDatagram] = [:]
+  /// Fragments in all of them: buffers that somebody else could use.
+  var count = 0
 }
 
 extension InetWorker {
@@ -112,6 +114,11 @@ extension Inet {
       giveUp(datagram, .fragmentLimit)
       return lose(packet, .fragmentLimit)
     }
+    guard unsafe my.pointee.fragments.count < settings.maxFragments.value else {
+      giveUp(datagram, .fragmentLimit)
+      return lose(packet, .fragmentLimit)
+    }
+    unsafe my.pointee.fragments.count += 1
     if isLast { datagram.total = end }
     datagram.bytes += payload
     datagram.fragments.insert(WaitingFragment(offset: offset, end: end, packet: UInt(bitPattern: unsafe packet.intoRaw())), at: at)
@@ -120,6 +127,7 @@ extension Inet {
   }
 
   private func giveUp(_ datagram: PartialDatagram, _ reason: DropReason) {
+    unsafe my.pointee.fragments.count -= datagram.fragments.count
     for fragment in datagram.fragments {
       // SAFETY: the datagram owned its fragments.
       guard let raw = unsafe RawPacket(bitPattern: fragment.packet) else { continue }
@@ -129,6 +137,7 @@ extension Inet {
 
   /// All is there: one datagram, with the first fragment's header.
   private func join(_ datagram: PartialDatagram) {
+    unsafe my.pointee.fragments.count -= datagram.fragments.count
     guard let first = datagram.fragments.first, let raw = unsafe RawPacket(bitPattern: first.packet) else { return }
     // SAFETY: the datagram owned its fragments.
     let whole = unsafe Packet(unsafe: raw)
@@ -191,6 +200,7 @@ extension Inet {
     let now = netisr.clock.now()
     for key in unsafe my.pointee.fragments.partial.filter({ $0.value.expires <= now }).keys {
       guard let datagram = unsafe my.pointee.fragments.partial.removeValue(forKey: key) else { continue }
+      unsafe my.pointee.fragments.count -= datagram.fragments.count
       for fragment in datagram.fragments {
         guard let raw = unsafe RawPacket(bitPattern: fragment.packet) else { continue }
         let packet = unsafe Packet(unsafe: raw)

@@ -26,6 +26,7 @@ final class InetSettings: Sendable {
   let acceptSourceRoute = Setting(0)
   let directedBroadcast = Setting(0)
   let maxFragmentPackets = Setting(1024, 0...65536)
+  let maxFragments = Setting(2048, 0...1_000_000)
   let maxFragmentsPerPacket = Setting(64, 0...8192)
   let fragmentTimeout = Setting(30, 1...255)
   let icmpLimit = Setting(200, 0...1_000_000)
@@ -54,6 +55,7 @@ final class InetSettings: Sendable {
       ("net.inet.ip.accept_sourceroute", "1: source-routed packets are accepted", acceptSourceRoute),
       ("net.inet.ip.directed-broadcast", "1: broadcasts to a network behind another interface are forwarded", directedBroadcast),
       ("net.inet.ip.maxfragpackets", "datagrams in fragments that a worker holds at most", maxFragmentPackets),
+      ("net.inet.ip.maxfrags", "fragments that a worker holds at most", maxFragments),
       ("net.inet.ip.maxfragsperpacket", "fragments of one datagram at most", maxFragmentsPerPacket),
       ("net.inet.ip.fragttl", "seconds that fragments wait for the rest", fragmentTimeout),
       ("net.inet.icmp.icmplim", "ICMP errors a second and worker at most; 0: no limit", icmpLimit),

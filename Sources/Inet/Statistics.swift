@@ -7,7 +7,7 @@ public enum InetCounter: Int, CaseIterable, Sendable {
   // ip
   case ipTotal, ipBadChecksum, ipTooShort, ipTooSmall, ipBadHeaderLength, ipBadLength, ipBadVersion, ipBadAddress
   case ipFragments, ipFragmentsDropped, ipFragmentsTimedOut, ipReassembled, ipDelivered, ipNoProtocol
-  case ipForwarded, ipFastForwarded, ipCannotForward, ipNotMember, ipRedirectsSent, ipLocalOut, ipOutDropped, ipOutNoRoute
+  case ipForwarded, ipCannotForward, ipNotMember, ipRedirectsSent, ipLocalOut, ipOutDropped, ipOutNoRoute
   case ipFragmented, ipFragmentsCreated, ipCannotFragment, ipBadOptions
   // icmp
   case icmpErrors, icmpNotAboutICMP, icmpNotAboutShort, icmpLimited, icmpTooShort, icmpBadChecksum, icmpBadCode
@@ -30,7 +30,7 @@ public enum InetCounter: Int, CaseIterable, Sendable {
     ("ip", "with incorrect version number"), ("ip", "with bad addresses"),
     ("ip", "fragments received"), ("ip", "fragments dropped (dup or out of space)"), ("ip", "fragments dropped after timeout"),
     ("ip", "packets reassembled ok"), ("ip", "packets for this host"), ("ip", "packets for unknown/unsupported protocol"),
-    ("ip", "packets forwarded"), ("ip", "packets fast forwarded"), ("ip", "packets not forwardable"),
+    ("ip", "packets forwarded"), ("ip", "packets not forwardable"),
     ("ip", "packets received for unknown multicast group"), ("ip", "redirects sent"), ("ip", "packets sent from this host"),
     ("ip", "output packets dropped due to no bufs, etc."), ("ip", "output packets discarded due to no route"),
     ("ip", "output datagrams fragmented"), ("ip", "fragments created"), ("ip", "datagrams that can't be fragmented"),

@@ -81,6 +81,15 @@ import Wire
     #expect(router.stack.drops(.fragmentLimit) == 4)
     router.stack.advance(seconds: 31, step: 1)
     router.stack.checkLedger()
+    // All fragments of a worker together.
+    try router.stack.netisr.sysctl.write("net.inet.ip.maxfrags", "1")
+    router.receive0(pieces(router, data: 100, size: 32, id: 8)[0])
+    router.receive0(pieces(router, data: 100, size: 32, id: 9)[0])
+    #expect(router.stack.drops(.fragmentLimit) == 5)
+    router.stack.advance(seconds: 31, step: 1)
+    router.receive0(pieces(router, data: 20, size: 32, id: 10)[0])
+    #expect(router.sent0().last?[20] == 0)
+    router.stack.checkLedger()
   }
 
   @Test func timeIsUpAfterThirtySecondsAndTheSenderIsTold() throws {
