@@ -184,7 +184,7 @@ let package = Package(
       path: "Tests/VFIOProbe", swiftSettings: settings),
     tests("VirtioTransport", ["CRingway", "Platform", "ModelKit", "Models", "DeviceIO", "PCI", "DMAMemory"]),
     tests("NetmapCore", ["CRingway", "DMAMemory", "DeviceIO", "Platform"]),
-    tests("Packet", ["DMAMemory", "DeviceIO"]),
+    tests("Packet", ["CRingway", "DMAMemory", "DeviceIO", "Platform"]),
     tests("DriverKit", ["Packet", "NetmapCore", "DMAMemory", "DeviceIO", "PCI"]),
     tests("E1000e", ["DriverKit", "ModelKit", "Models", "Packet", "NetmapCore", "DMAMemory", "DeviceIO", "PCI", "Wire", "Platform"]),
     tests("VirtioNet", ["VirtioTransport", "CRingway", "DriverKit", "ModelKit", "Models", "Packet", "NetmapCore", "DMAMemory", "DeviceIO", "PCI", "Wire", "Platform"]),

@@ -68,6 +68,7 @@ import Packet
     unsafe self.pool = unsafe pool
     self.bufferSize = UInt32(bufferSize)
     self.maximumFrame = maximumFrame
+    unsafe PoolState.ready(pool, for: count)
     let top = unsafe pool.pointee.top
     // SAFETY: top >= count was checked; the records leave the stack and belong to the ring.
     for i in 0..<count { unsafe (shadow + i).initialize(to: pool.pointee.stack[top - 1 - i]) }
@@ -168,7 +169,9 @@ import Packet
   private mutating func take(into batch: inout PacketBatch, max limit: Int) -> Int {
     guard let pool = unsafe pool else { return 0 }
     let slots = unsafe batch.freeSlots
-    var room = unsafe min(limit, min(pool.pointee.top, batch.room))
+    let wanted = min(limit, batch.room)
+    unsafe PoolState.ready(pool, for: wanted)
+    var room = unsafe min(wanted, pool.pointee.top)
     if unsafe pool.pointee.top == 0 { unsafe pool.pointee.exhausted &+= 1 }
     let start = next, mask = count &- 1
     var i = start, k = 0, seen = 0, bytes: UInt64 = 0

@@ -116,12 +116,13 @@ import Packet
   @inline(__always)
   mutating func collect() {
     guard let pool = unsafe pool else { return }
-    let end = next, mask = count &- 1
+    // Packets of another worker's pool go back to it one by one.
+    let end = next, mask = count &- 1, own = unsafe PoolState.isOwn(pool)
     var c = clean
     while c != end {
       let group = unsafe ends[c], last = Int(group & ~Self.mixed)
       guard unsafe TransmitDescriptor(ring, last).isReported else { break }
-      if _fastPath(group & Self.mixed == 0) {
+      if _fastPath(group & Self.mixed == 0 && own) {
         // SAFETY: the group's records are of this pool and on no stack, so the stack has room.
         let n = last &+ 1 &- c, top = unsafe pool.pointee.top
         unsafe Self.copy(from: shadow + c, to: pool.pointee.stack + top, n)

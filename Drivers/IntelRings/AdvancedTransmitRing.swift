@@ -140,7 +140,8 @@ public import Packet
     while c != end {
       let group = unsafe ends[c], last = Int(group & ~Self.mixed)
       guard unsafe TransmitDescriptor(ring, last).isReported else { break }
-      if _fastPath(group & Self.mixed == 0), let first = unsafe shadow[c] {
+      // Packets of another worker's pool go back to it one by one.
+      if _fastPath(group & Self.mixed == 0), let first = unsafe shadow[c], unsafe PoolState.isOwn(first.pointee.pool) {
         // SAFETY: the group's records are all of one pool and on no stack, so the stack has room.
         let pool = unsafe first.pointee.pool
         let n = last &+ 1 &- c, top = unsafe pool.pointee.top

@@ -76,6 +76,7 @@ import VirtioTransport
     let target = unsafe batch.freeSlots
     let room = min(max, batch.room)
     var got = 0
+    unsafe PoolState.ready(pool, for: room)
     if inOrder && free.count == 0 {
       got = unsafe takeInOrder(pool, target, count: min(room, waiting))
     }
@@ -280,6 +281,7 @@ import VirtioTransport
     let slots = unsafe shadow.slots
     let ids = unsafe free.ids
     let stack = unsafe pool.pointee.stack
+    unsafe PoolState.ready(pool, for: free.count)
     var top = unsafe pool.pointee.top
     var head = free.head
     var next = queue.next

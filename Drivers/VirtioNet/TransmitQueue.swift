@@ -191,7 +191,8 @@ import Wire
     guard queue.fault == .none, let pool = unsafe pool else { return }
     let waiting = queue.look()
     guard waiting != 0 else { return }
-    let done = unsafe careful == 0 && inOrder ? reclaimInOrder(pool, waiting) : 0
+    // Packets of another worker's pool go back to it one by one.
+    let done = unsafe careful == 0 && inOrder && PoolState.isOwn(pool) ? reclaimInOrder(pool, waiting) : 0
     if done != waiting { reclaimCarefully(waiting &- done) }
   }
 

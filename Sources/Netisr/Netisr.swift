@@ -11,7 +11,6 @@
 // - What a worker owns is touched by its own thread; others send it a message.
 
 public import DeviceIO
-internal import CRingway
 public import DMAMemory
 public import Packet
 public import Platform
@@ -36,19 +35,6 @@ public struct NetisrConfiguration: Sendable, Equatable {
   public init() {}
 }
 
-/// What the workers need of their dispatcher, for as long as they live.
-final class NetisrShared: Sendable {
-  let configuration: NetisrConfiguration
-  let clock: any TimeSource
-  /// Held by a thread that makes itself a worker whose thread does not run.
-  let dormant = RecursiveLock()
-
-  init(_ configuration: NetisrConfiguration, _ clock: any TimeSource) {
-    self.configuration = configuration
-    self.clock = clock
-  }
-}
-
 /// A dispatcher and its workers.
 public final class Netisr: @unchecked Sendable {
   public let configuration: NetisrConfiguration
@@ -56,15 +42,12 @@ public final class Netisr: @unchecked Sendable {
   public let drops: DropLedger
   public let sysctl = SysctlTree()
   public private(set) var workers: [Worker] = []
-  let state = Mutex(State())
   let shared: NetisrShared
   /// Which stack instance an interface belongs to; nil: it is gone. Set once, by the interface layer.
   public var vnetOfInterface: (@Sendable (InterfaceIndex) -> Vnet?)?
 
-  struct State {
-    var handlers: [NetisrHandler?] = Array(repeating: nil, count: NetisrProtocol.count)
-    var enabled: Set<Vnet> = [.base]
-  }
+  /// Hears of settings that were put right, as sentences. Set before handlers are registered.
+  public var onWarning: (@Sendable (String) -> Void)?
 
   public init(
     _ configuration: NetisrConfiguration = NetisrConfiguration(), clock: any TimeSource = MonotonicClock(),
@@ -73,13 +56,14 @@ public final class Netisr: @unchecked Sendable {
     self.configuration = configuration
     self.clock = clock
     self.drops = drops
-    shared = NetisrShared(configuration, clock)
     let cpus = configuration.cpus ?? (try? CPUList.allowed().cpus) ?? [0]
     var count = configuration.maxThreads == -1 ? cpus.count : max(1, configuration.maxThreads)
     if !configuration.isManual { count = min(count, max(1, cpus.count)) }
+    shared = NetisrShared(configuration, clock, drops, workers: count)
     for id in 0..<count {
       workers.append(try Worker(id: id, cpu: configuration.bindThreads ? cpus[id % cpus.count] : nil, netisr: self))
     }
+    addControls()
   }
 
   /// Starts the workers' threads; does nothing in a manual dispatcher.
@@ -99,73 +83,28 @@ public final class Netisr: @unchecked Sendable {
   // Messages may refer to the dispatcher, which is gone now: they are not run any more.
   deinit { stop(draining: false) }
 
-  // MARK: Registration
-
-  public func register(_ handler: NetisrHandler) throws(NetisrError) {
-    let index = Int(handler.proto.rawValue)
-    guard index < NetisrProtocol.count else {
-      throw .registration(handler: handler.name, problem: "the protocol's number is \(index), at most 15 is possible")
-    }
-    let taken = state.withLock { state -> Bool in
-      if state.handlers[index] != nil { return true }
-      state.handlers[index] = handler
-      return false
-    }
-    if taken { throw .registration(handler: handler.name, problem: "protocol \(index) has a handler already") }
-  }
-
-  public func unregister(_ proto: NetisrProtocol) throws(NetisrError) {
-    state.withLock { $0.handlers[Int(proto.rawValue & 15)] = nil }
-  }
-
-  // MARK: Packets
-
-  /// Hands a packet to its protocol as the dispatch policy says.
-  @discardableResult
-  public func dispatch(_ proto: NetisrProtocol, _ packet: consuming Packet, source: UInt = 0, vnet: Vnet = .base) -> DispatchResult {
-    guard let handler = state.withLock({ $0.handlers[Int(proto.rawValue & 15)] }) else {
-      drops.drop(packet, .netisrUnregistered, proto: proto.rawValue)
-      return .unregistered
-    }
-    let policy = handler.dispatch == .default ? configuration.dispatch : handler.dispatch
-    if policy == .deferred || handler.workersOnly && Worker.current?.netisr !== self {
-      return queue(proto, packet, source: source, vnet: vnet)
-    }
-    handler.handler(packet)
-    return .ok
-  }
-
-  /// The same for a whole batch: it is empty afterwards.
-  public func dispatch(_ proto: NetisrProtocol, batch: inout PacketBatch, source: UInt = 0, vnet: Vnet = .base) {
-    var ordered = PacketBatch(capacity: batch.capacity)
-    while let packet = batch.popLast() { _ = ordered.append(packet) }
-    while let packet = ordered.popLast() { dispatch(proto, packet, source: source, vnet: vnet) }
-  }
-
-  /// Puts a packet into a worker's queue.
-  @discardableResult
-  public func queue(_ proto: NetisrProtocol, _ packet: consuming Packet, source: UInt = 0, vnet: Vnet = .base) -> DispatchResult {
-    let worker = workers[Int((UInt(packet.interface.index) &+ source) % UInt(workers.count))]
-    worker.enqueue(proto, packet)
-    return .ok
-  }
-
   // MARK: Workers
 
   /// FreeBSD's netisr_get_cpuid: worker `n % count`.
-  public func worker(_ n: Int) -> Worker { workers[n % workers.count] }
+  public func worker(_ n: Int) -> Worker { workers[Int(UInt(bitPattern: n) % UInt(workers.count))] }
 
-  /// Returns when everything that was sent to the workers before has been done by them. Not from a
-  /// worker's handler of a packet.
-  public func barrier() { for worker in workers { worker.perform {} } }
+  /// FreeBSD's netisr_default_flow2cpu: the worker of a flow's number.
+  public func worker(flow: UInt32) -> Worker { workers[Int(UInt(flow) % UInt(workers.count))] }
+
+  /// Returns when everything that was sent and queued to the workers before has been done by them, one
+  /// worker after the other. Not from a worker's handler of a packet.
+  public func barrier() {
+    for worker in workers { worker.perform { [unowned worker] in _ = worker.runPackets(max: 1) } }
+  }
 
   /// Sends a message along the workers 0…N-1: each runs `body` before the next does. `done` runs on
   /// the last.
   public func chain(_ body: @escaping @Sendable (Worker) -> Void, done: @escaping @Sendable () -> Void = {}) {
     @Sendable func step(_ n: Int) {
       guard n < workers.count else { return done() }
-      workers[n].post {
-        body(self.workers[n])
+      workers[n].post { [weak self] in
+        guard let self else { return }
+        body(workers[n])
         step(n + 1)
       }
     }

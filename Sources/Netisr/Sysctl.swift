@@ -27,6 +27,15 @@ public enum SysctlError: Error, Equatable, Sendable, CustomStringConvertible {
   /// EINVAL: name, value, what is possible.
   case invalid(name: String, value: String, allowed: String)
 
+  /// "ENOENT", "EPERM" or "EINVAL".
+  public var errno: String {
+    switch self {
+    case .unknown: "ENOENT"
+    case .readOnly: "EPERM"
+    case .invalid: "EINVAL"
+    }
+  }
+
   public var description: String {
     switch self {
     case .unknown(let name): "there is no control \"\(name)\". `ringway sysctl -a` lists them."

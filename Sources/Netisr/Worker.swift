@@ -38,10 +38,8 @@ internal import Synchronization
   let epoll: Epoll
   private var thread: JoinedThread?
   private let eventIDs = Atomic<UInt64>(wakeEvent)
-  /// The worker is about to sleep, or sleeps.
-  let sleeping = Atomic(false)
-  /// How often it was woken by a signal.
-  let wakeups = Atomic<UInt64>(0)
+  /// What dispatch needs of it; the dispatcher's shared part keeps it.
+  let block: WorkerBlock.Pointer
   let lane = MessageLane()
   /// Messages that wait for their turn. The worker's own.
   private var inbox = MessageInbox()
@@ -53,25 +51,23 @@ internal import Synchronization
     var pollers: [PollerEntry] = []
     var watches: [UInt64: WatchEntry] = [:]
     var ready: [UInt64] = []
-    /// A batch from a queue is being handled.
-    var isRunning = false
     var passes: UInt64 = 0
   }
   var own = Own()
-  // Addresses of records that the queue owns.
-  let packets = Mutex<[(NetisrProtocol, UInt)]>([])
 
   init(id: Int, cpu: Int?, netisr: Netisr) throws(NetisrError) {
     self.id = id
     self.cpu = cpu
     self.netisr = netisr
     shared = netisr.shared
+    unsafe block = netisr.shared.blocks[id]
     token = Self.tokens.wrappingAdd(1, ordering: .relaxed).oldValue
     do {
       wake = try EventFD()
       epoll = try Epoll()
       try epoll.add(wake.descriptor, token: Self.wakeEvent)
-    } catch { throw .system("\(error)") }
+    } catch { throw .system("worker \(id): \(error)") }
+    unsafe block.pointee.wake.store(wake.descriptor, ordering: .relaxed)
   }
 
   /// The worker that the calling thread is; nil on other threads.
@@ -86,10 +82,18 @@ internal import Synchronization
 
   func newEventID() -> UInt64 { eventIDs.wrappingAdd(1, ordering: .relaxed).newValue }
 
+  /// Makes the calling thread this worker while `body` runs.
   func asCurrent<T>(_ body: () -> T) -> T {
-    let (oldToken, oldID, old) = unsafe (rw_thread_token(), rw_thread_worker_id(), rw_thread_worker())
-    unsafe rw_thread_set(token, UInt32(id), Unmanaged.passUnretained(self).toOpaque())
-    defer { unsafe rw_thread_set(oldToken, oldID, old) }
+    // What the thread freed as somebody else goes back first, and at the end what it frees as this worker.
+    PoolState.flushReturns()
+    let before = unsafe rw_thread_get()
+    unsafe rw_thread_set(
+      rw_thread(
+        token: token, worker_id: UInt32(id), worker: Unmanaged.passUnretained(self).toOpaque(), block: UnsafeMutableRawPointer(block)))
+    defer {
+      PoolState.flushReturns()
+      unsafe rw_thread_set(before)
+    }
     return body()
   }
 
@@ -122,8 +126,13 @@ internal import Synchronization
   func finishStop(draining: Bool) {
     thread = nil
     shared.dormant.withLock {
-      guard phase.exchange(.stopped, ordering: .sequentiallyConsistent) != .stopped, draining else { return }
-      asCurrent { finish() }
+      guard phase.exchange(.stopped, ordering: .sequentiallyConsistent) != .stopped else { return }
+      asCurrent {
+        if draining { finish() }
+        // From here on packets are refused; what came in until now is freed.
+        unsafe block.pointee.ended.store(true, ordering: .sequentiallyConsistent)
+        for proto in 0..<NetisrProtocol.count { purge(proto) { _ in true } }
+      }
     }
   }
 
@@ -185,11 +194,11 @@ internal import Synchronization
   func notify() {
     if isCurrent { return }
     atomicMemoryFence(ordering: .sequentiallyConsistent)
-    if sleeping.load(ordering: .relaxed), sleeping.exchange(false, ordering: .sequentiallyConsistent) {
-      wakeups.wrappingAdd(1, ordering: .relaxed)
-      wake.signal()
-    }
+    unsafe shared.wake(block)
   }
+
+  /// How often it was woken from its sleep by a message or a packet.
+  public var wakeups: UInt64 { unsafe block.pointee.wakeups.load(ordering: .relaxed) }
 
   var hasMessages: Bool { !inbox.isEmpty || !lane.isEmpty }
 

@@ -57,6 +57,7 @@ extension Worker {
     // Packets share the budget with the messages, but always get a turn.
     done += runPackets(max: max(1, Self.budget - done))
     runRollups()
+    PoolState.flushReturns()
     return busy || done > 0
   }
 
@@ -87,12 +88,12 @@ extension Worker {
   /// Arms the pollers, looks again, and sleeps until something happens.
   private func sleep() {
     if !armPollers() {
-      sleeping.store(true, ordering: .sequentiallyConsistent)
+      unsafe block.pointee.sleeping.store(true, ordering: .sequentiallyConsistent)
       atomicMemoryFence(ordering: .sequentiallyConsistent)
       if !hasWork, phase.load(ordering: .sequentiallyConsistent) == .running {
         collectEvents(milliseconds: sleepTime())
       }
-      sleeping.store(false, ordering: .sequentiallyConsistent)
+      unsafe block.pointee.sleeping.store(false, ordering: .sequentiallyConsistent)
     }
     disarmPollers()
     _ = runWatches()
@@ -108,33 +109,5 @@ extension Worker {
     return Int32(limit)
   }
 
-  var hasWork: Bool { hasMessages || packets.withLock { !$0.isEmpty } }
-
-  // MARK: Packets
-
-  func enqueue(_ proto: NetisrProtocol, _ packet: consuming Packet) {
-    let raw = unsafe packet.intoRaw()
-    let address = UInt(bitPattern: raw)
-    packets.withLock { $0.append((proto, address)) }
-    notify()
-  }
-
-  func runPackets(max: Int) -> Int {
-    guard !own.isRunning else { return 0 }
-    own.isRunning = true
-    defer { own.isRunning = false }
-    let batch = packets.withLock { packets in
-      defer { packets = [] }
-      return packets
-    }
-    for (proto, address) in batch {
-      let packet = unsafe Packet(unsafe: RawPacket(bitPattern: address)!)
-      if let handler = netisr.state.withLock({ $0.handlers[Int(proto.rawValue & 15)] }) {
-        handler.handler(packet)
-      } else {
-        netisr.drops.drop(packet, .netisrUnregistered, proto: proto.rawValue)
-      }
-    }
-    return batch.count
-  }
+  var hasWork: Bool { unsafe hasMessages || block.pointee.pending.load(ordering: .sequentiallyConsistent) != 0 }
 }

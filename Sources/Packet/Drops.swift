@@ -3,8 +3,6 @@
 // received = delivered + the sum of drops, for every interface, at every moment at which nothing is
 // on its way. Whoever frees a packet that should have gone on does it through the ledger.
 
-internal import Synchronization
-
 /// Why a packet was dropped. The names are what people and metrics see: they stay as they are.
 public enum DropReason: UInt8, CaseIterable, Sendable, CustomStringConvertible {
   // Cards and rings
@@ -87,62 +85,4 @@ public struct DropCount: Hashable, Sendable {
 public protocol DropObserver: AnyObject, Sendable {
   /// Called on the thread that drops, with the packet lent. Must be quick.
   func dropped(_ packet: borrowing Packet, reason: DropReason, queue: UInt8, proto: UInt8)
-}
-
-/// Counts drops, and shows them to whoever looks.
-public final class DropLedger: Sendable {
-  private struct Site: Hashable {
-    var interface: InterfaceIndex
-    var queue: UInt8
-    var proto: UInt8
-    var reason: DropReason
-  }
-  private struct State {
-    var counts: [Site: (packets: UInt64, bytes: UInt64)] = [:]
-    var observers: [any DropObserver] = []
-  }
-  private let state = Mutex(State())
-
-  public init() {}
-
-  /// Counts the packet under its receiving interface (or `interface`) and frees it.
-  public func drop(
-    _ packet: consuming Packet, _ reason: DropReason, interface: InterfaceIndex? = nil, queue: UInt8 = 0, proto: UInt8 = 0
-  ) {
-    let site = Site(interface: interface ?? packet.interface, queue: queue, proto: proto, reason: reason)
-    let bytes = UInt64(packet.count)
-    let observers = state.withLock {
-      $0.counts[site, default: (0, 0)].packets += 1
-      $0.counts[site, default: (0, 0)].bytes += bytes
-      return $0.observers
-    }
-    for observer in observers { observer.dropped(packet, reason: reason, queue: queue, proto: proto) }
-  }
-
-  /// Counts packets that are gone already: what a card says that it lost.
-  public func count(
-    _ packets: UInt64, bytes: UInt64 = 0, _ reason: DropReason, interface: InterfaceIndex, queue: UInt8 = 0, proto: UInt8 = 0
-  ) {
-    let site = Site(interface: interface, queue: queue, proto: proto, reason: reason)
-    state.withLock {
-      $0.counts[site, default: (0, 0)].packets += packets
-      $0.counts[site, default: (0, 0)].bytes += bytes
-    }
-  }
-
-  /// Every line, summed over threads; sorted by interface, queue, protocol and reason.
-  public func snapshot() -> [DropCount] {
-    state.withLock { state in
-      state.counts.map {
-        DropCount(
-          interface: $0.key.interface, queue: $0.key.queue, proto: $0.key.proto, reason: $0.key.reason,
-          packets: $0.value.packets, bytes: $0.value.bytes)
-      }
-    }.sorted {
-      ($0.interface.index, $0.queue, $0.proto, $0.reason.rawValue) < ($1.interface.index, $1.queue, $1.proto, $1.reason.rawValue)
-    }
-  }
-
-  public func add(_ observer: any DropObserver) { state.withLock { $0.observers.append(observer) } }
-  public func remove(_ observer: any DropObserver) { state.withLock { $0.observers.removeAll { $0 === observer } } }
 }

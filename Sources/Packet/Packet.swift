@@ -10,7 +10,8 @@
 // - No metadata lies in DMA memory: a card that writes past its length, or a program that maps the
 //   buffers, cannot forge a record.
 // - A free record has `next == nil`; receive paths rely on it.
-// - A pool, its packets and its batches belong to one thread.
+// - A packet belongs to one thread at a time. A pool that is bound to a worker takes packets back that
+//   other threads free; one that is bound to none, its packets and its batches stay on one thread.
 
 
 /// What is known about a buffer, beside the buffer: one cache line.

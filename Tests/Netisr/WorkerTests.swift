@@ -313,11 +313,11 @@ func threaded(_ workers: Int = 2, _ change: (inout NetisrConfiguration) -> Void 
     defer { netisr.stop() }
     let worker = netisr.workers[0], hold = Atomic(true), tally = Tally()
     worker.post { while hold.load(ordering: .acquiring) { rw_pause() } }
-    eventually("the worker's start") { !worker.sleeping.load(ordering: .sequentiallyConsistent) }
+    eventually("the worker's start") { unsafe !worker.block.pointee.sleeping.load(ordering: .sequentiallyConsistent) }
     MonotonicClock().sleep(nanoseconds: 1_000_000)
-    let before = worker.wakeups.load(ordering: .sequentiallyConsistent)
+    let before = worker.wakeups
     for _ in 0..<100 { worker.post { tally.add() } }
-    #expect(worker.wakeups.load(ordering: .sequentiallyConsistent) == before)
+    #expect(worker.wakeups == before)
     hold.store(false, ordering: .releasing)
     worker.perform {}
     #expect(tally.value == 100)

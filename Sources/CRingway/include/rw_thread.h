@@ -12,18 +12,28 @@ struct rw_thread {
   uint32_t worker_id;
   /* The worker object, borrowed for as long as the thread is the worker. */
   void *_Nullable worker;
+  /* The worker's block: what dispatch needs of it. */
+  void *_Nullable block;
+};
+
+/* Packets of one other worker's pool that this worker has freed and not given back yet. */
+struct rw_returns {
+  void *_Nullable pool;
+  /* Records, linked: first and last. */
+  void *_Nullable first;
+  void *_Nullable last;
+  uint64_t count;
 };
 
 extern __thread struct rw_thread rw_this_thread __attribute__((tls_model("initial-exec")));
+extern __thread struct rw_returns rw_these_returns __attribute__((tls_model("initial-exec")));
 
 static inline RW_HOT uint32_t rw_thread_token(void) { return rw_this_thread.token; }
 static inline RW_HOT uint32_t rw_thread_worker_id(void) { return rw_this_thread.worker_id; }
 static inline RW_HOT void *_Nullable rw_thread_worker(void) { return rw_this_thread.worker; }
-static inline RW_HOT void rw_thread_set(uint32_t token, uint32_t worker_id, void *_Nullable worker)
-{
-  rw_this_thread.token = token;
-  rw_this_thread.worker_id = worker_id;
-  rw_this_thread.worker = worker;
-}
+static inline RW_HOT void *_Nullable rw_thread_block(void) { return rw_this_thread.block; }
+static inline RW_HOT struct rw_thread rw_thread_get(void) { return rw_this_thread; }
+static inline RW_HOT void rw_thread_set(struct rw_thread thread) { rw_this_thread = thread; }
+static inline RW_HOT struct rw_returns *_Nonnull rw_thread_returns(void) { return &rw_these_returns; }
 
 #endif
