@@ -76,6 +76,7 @@ public final class Netisr: @unchecked Sendable {
   public func stop() { stop(draining: true) }
 
   private func stop(draining: Bool) {
+    shared.draining.store(workers.count { $0.phase.load(ordering: .acquiring) == .running }, ordering: .sequentiallyConsistent)
     for worker in workers { worker.beginStop(draining: draining) }
     for worker in workers { worker.finishStop(draining: draining) }
   }

@@ -19,6 +19,8 @@ internal import Synchronization
   let policy: Atomic<UInt8>
   /// Held by a thread that makes itself a worker whose thread does not run.
   let dormant = RecursiveLock()
+  /// Workers that are asked to end and still have something to do.
+  let draining = Atomic<Int>(0)
   let slots: UnsafeMutablePointer<HandlerSlot>
   let blocks: UnsafeMutablePointer<WorkerBlock.Pointer>
   /// Counts what threads that are no worker dispatch directly.

@@ -33,7 +33,24 @@ extension Worker {
       idleSince = nil
       sleep()
     }
-    if phase.load(ordering: .acquiring) == .stopping { finish() }
+    if phase.load(ordering: .acquiring) == .stopping { finishTogether() }
+  }
+
+  /// Does what is left, and stays for the others as long as they have something left: they may send
+  /// messages, and wait for them.
+  private func finishTogether() {
+    finish()
+    shared.draining.wrappingSubtract(1, ordering: .sequentiallyConsistent)
+    while shared.draining.load(ordering: .sequentiallyConsistent) > 0 {
+      if hasWork {
+        shared.draining.wrappingAdd(1, ordering: .sequentiallyConsistent)
+        finish()
+        shared.draining.wrappingSubtract(1, ordering: .sequentiallyConsistent)
+      } else {
+        collectEvents(milliseconds: 1)
+        own.ready.removeAll()
+      }
+    }
   }
 
   /// Does what was sent and queued until nothing is left; pollers and timers end.
