@@ -30,8 +30,10 @@ public final class CardMemory: @unchecked Sendable {
       }
       return shelf.remove(at: index).pool
     }
-    if let old { return old }
-    return try PacketPool.lent(by: allocator, count: count)
+    let pool: PacketPool
+    if let old { pool = old } else { pool = try PacketPool.lent(by: allocator, count: count) }
+    pool.bind(to: worker.token)
+    return pool
   }
 
   /// Keeps the pool of a card that has gone for as long as packets of it are about.

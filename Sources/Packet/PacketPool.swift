@@ -150,7 +150,10 @@ public import Synchronization
   /// Packets that are free now.
   ///
   /// Exact on the owner's thread, but for what other workers have freed in their present pass.
-  public var available: Int { unsafe state.pointee.top &+ state.pointee.returnedCount.load(ordering: .acquiring) }
+  public var available: Int {
+    PoolState.flushReturns()
+    return unsafe state.pointee.top &+ state.pointee.returnedCount.load(ordering: .acquiring)
+  }
   /// Requests that found the pool empty.
   public var exhausted: UInt64 { unsafe state.pointee.exhausted }
 
