@@ -11,7 +11,7 @@ public enum DropReason: UInt8, CaseIterable, Sendable, CustomStringConvertible {
   case netisrQueueFull = 16, netisrNoPlacement, netisrDisabled, netisrUnregistered, netisrPurged, tooManyMessages
   // Interfaces
   case interfaceDown = 32, interfaceGone, sendQueueFull, sendQueuePushedOut, sendQueuePurged, outputOnly, notForUs
-  case hostRingFull, netmapRingFull, modeChange, sendNoBuffer, sendInterfaceGone
+  case hostRingFull, netmapRingFull, modeChange, sendNoBuffer, sendInterfaceGone, hostRingClosed
   // Links
   case unknownEtherType = 64, unknownVLAN, badEthernetHeader, ownFrame, bridgeNoTarget, bridgeFiltered, bridgeLoop, peerGone
   // ARP and neighbours
@@ -49,7 +49,7 @@ public enum DropReason: UInt8, CaseIterable, Sendable, CustomStringConvertible {
     .tooManyMessages: "too-many-messages", .interfaceDown: "interface-down", .interfaceGone: "interface-gone",
     .sendQueueFull: "send-queue-full", .sendQueuePushedOut: "send-queue-pushed-out",
     .sendQueuePurged: "send-queue-purged", .outputOnly: "output-only", .notForUs: "not-for-us",
-    .hostRingFull: "host-ring-full", .netmapRingFull: "netmap-ring-full", .modeChange: "mode-change", .sendNoBuffer: "send-no-buffer",
+    .hostRingFull: "host-ring-full", .netmapRingFull: "netmap-ring-full", .modeChange: "mode-change", .hostRingClosed: "host-ring-closed", .sendNoBuffer: "send-no-buffer",
     .sendInterfaceGone: "send-interface-gone",
     .unknownEtherType: "unknown-ether-type", .unknownVLAN: "unknown-vlan",
     .badEthernetHeader: "bad-ethernet-header", .ownFrame: "own-frame", .bridgeNoTarget: "bridge-no-target",

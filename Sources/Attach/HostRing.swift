@@ -1,0 +1,177 @@
+// Host rings: where a program and the host's stack meet while the card is the program's.
+//
+//    receive    the stack sends (any worker) ── copied ──> slot at hwtail ── rxsync ──> program
+//    transmit   program ── txsync ──> copied into packets of the stack ── Interface.input ──> up
+//
+// What the stack sends is copied at once, on the worker that sends it, so that no packet of the
+// stack waits in a program's queue. Full, or too long for a buffer: dropped and counted. What the
+// program sends always drains: slots that hold no frame are skipped and counted.
+
+import DriverKit
+import Ifnet
+import NetmapCore
+import Packet
+import Synchronization
+import Wire
+
+/// One pair of host rings. The receive ring is under a lock, because any worker may send.
+final class HostRing: @unchecked Sendable {
+  private let receive = Mutex<ReceiveSlots?>(nil)
+  /// Used on the pair's owner alone.
+  var transmit: Kring?
+  /// Bytes of the shortest frame that goes up.
+  static let shortest = 14
+
+  func begin(receive slots: ReceiveSlots) { receive.withLock { $0 = slots } }
+  func endReceive() -> ReceiveSlots? {
+    receive.withLock { slots in
+      defer { slots = nil }
+      return slots
+    }
+  }
+
+  /// What the stack sends. The batch is empty afterwards.
+  /// - Returns: the ring's wakeup, when frames were put into it.
+  func take(_ batch: inout PacketBatch, drops: DropLedger, interface: InterfaceIndex, queue: Int, base: UnsafeMutableRawPointer)
+    -> KringWakeup?
+  {
+    let slots = unsafe batch.fullSlots, count = batch.count
+    let wakeup = receive.withLock { ring -> KringWakeup? in
+      var placed = false
+      for k in 0..<count {
+        let packet = unsafe Packet(unsafe: slots[k])
+        if let reason = unsafe Self.place(packet, in: ring, base: base) {
+          drops.drop(packet, reason, interface: interface, queue: UInt8(truncatingIfNeeded: queue))
+        } else {
+          placed = true
+        }
+      }
+      return placed ? ring?.kring.wakeup : nil
+    }
+    batch.removePrefix(count)
+    return wakeup
+  }
+
+  /// Copies one frame into the ring.
+  /// - Returns: why it could not be; nil when it is there.
+  private static func place(_ packet: borrowing Packet, in ring: ReceiveSlots?, base: UnsafeMutableRawPointer) -> DropReason? {
+    guard let ring else { return .hostRingClosed }
+    let kring = ring.kring, size = kring.bufferSize
+    guard packet.count + (packet.flags.contains(.vlan) ? 4 : 0) <= size else {
+      kring.counters.drops &+= 1
+      return .tooLong
+    }
+    guard kring.space > 0 else {
+      kring.counters.drops &+= 1
+      return .hostRingFull
+    }
+    let index = ring.buffer(kring.hwtail)
+    // SAFETY: the ring's own list names buffers of the region, each `size` bytes long.
+    let target = unsafe UnsafeMutableRawBufferPointer(start: base + Int(index) * size, count: size)
+    let length = unsafe WireFrame.write(packet, to: target)
+    _ = ring.fill(index, length: length, flags: [])
+    kring.counters.packets &+= 1
+    kring.counters.bytes &+= UInt64(length)
+    return nil
+  }
+
+  /// The program's sync of the receive ring: takes slots back, shows what came.
+  /// - Returns: nil when the ring is no longer this pair's.
+  func synchronise(receive kring: Kring) -> Bool {
+    receive.withLock { slots in
+      guard let slots, slots.kring === kring else { return false }
+      if let released = kring.prologue() { slots.release(released) }
+      kring.finalise()
+      return true
+    }
+  }
+
+  /// Takes everything off the transmit ring. On the pair's owner.
+  /// - Parameters:
+  ///   - up: gets the frames, a batch at a time.
+  ///   - lost: gets frames for which the stack has no packet: bytes.
+  func drain(_ kring: Kring, stack: PacketPool, base: UnsafeMutableRawPointer, up: (inout PacketBatch) -> Void, lost: (Int) -> Void) {
+    var batch = PacketBatch(capacity: 64)
+    while kring.hwcur != kring.rhead {
+      let i = kring.hwcur
+      guard kring.ledger.isHeld(kring.ring.slot(i).bufferIndex, by: kring.holder) else {
+        kring.hwcur = kring.rhead
+        kring.counters.drops &+= 1
+        kring.lose(i)
+        break
+      }
+      kring.hwcur = kring.next(i)
+      guard let slot = kring.checkedSlot(i), Int(slot.length) >= Self.shortest else {
+        kring.counters.badLengths &+= 1
+        kring.counters.drops &+= 1
+        continue
+      }
+      // SAFETY: index and length were checked, and are this copy's.
+      let bytes = unsafe UnsafeRawBufferPointer(
+        start: base + Int(slot.bufferIndex) * kring.bufferSize, count: Int(slot.length))
+      guard let packet = unsafe StackCopy.make(of: bytes, from: stack) else {
+        lost(bytes.count)
+        continue
+      }
+      kring.counters.packets &+= 1
+      kring.counters.bytes &+= UInt64(slot.length)
+      if let refused = batch.append(packet) { lost(refused.count) }
+      if batch.room == 0 { up(&batch) }
+    }
+    kring.hwtail = kring.previous(kring.hwcur)
+    if !batch.isEmpty { up(&batch) }
+  }
+}
+
+/// A frame of the stack's as it would be on the wire: what the card was asked to finish is finished.
+enum WireFrame {
+  /// - Parameter target: at least the frame's bytes and four more with a VLAN tag.
+  /// - Returns: bytes written.
+  static func write(_ packet: borrowing Packet, to target: UnsafeMutableRawBufferPointer) -> Int {
+    var count = unsafe packet.copyBytes(to: target)
+    let record = unsafe packet.record
+    let lengths = unsafe record.pointee.headerLengths, flags = packet.flags
+    if lengths != 0 {
+      let link = Int(lengths & 0x7f), transport = link + Int(lengths >> 7)
+      if flags.contains(.ipChecksum) { unsafe finishIP(target, link, transport, count) }
+      if flags.contains(.tcpChecksum) { unsafe finish(target, transport, field: transport + 16, count) }
+      if flags.contains(.udpChecksum) { unsafe finish(target, transport, field: transport + 6, count) }
+    }
+    guard flags.contains(.vlan), count >= 12, count + 4 <= target.count, let start = target.baseAddress else { return count }
+    // SAFETY: four bytes behind the frame are inside `target`.
+    unsafe (start + 16).copyMemory(from: start + 12, byteCount: count - 12)
+    unsafe (start + 12).storeBytes(of: UInt16(0x8100).bigEndian, as: UInt16.self)
+    unsafe (start + 14).storeBytes(of: packet.vlan.bigEndian, as: UInt16.self)
+    count += 4
+    return count
+  }
+
+  private static func finishIP(_ bytes: UnsafeMutableRawBufferPointer, _ from: Int, _ to: Int, _ count: Int) {
+    guard from + 20 <= to, to <= count else { return }
+    unsafe put(0, bytes, from + 10)
+    unsafe put(sum(bytes, from, to), bytes, from + 10)
+  }
+
+  /// The field holds the pseudo header's sum, which the sum over everything takes in.
+  private static func finish(_ bytes: UnsafeMutableRawBufferPointer, _ from: Int, field: Int, _ count: Int) {
+    guard field + 2 <= count else { return }
+    unsafe put(sum(bytes, from, count), bytes, field)
+  }
+
+  private static func put(_ value: UInt16, _ bytes: UnsafeMutableRawBufferPointer, _ at: Int) {
+    unsafe bytes[at] = UInt8(value >> 8)
+    unsafe bytes[at + 1] = UInt8(truncatingIfNeeded: value)
+  }
+
+  /// The Internet checksum (RFC 1071) of the bytes `from ..< to`.
+  private static func sum(_ bytes: UnsafeMutableRawBufferPointer, _ from: Int, _ to: Int) -> UInt16 {
+    var total: UInt32 = 0, i = from
+    while i + 1 < to {
+      unsafe total &+= UInt32(bytes[i]) << 8 | UInt32(bytes[i + 1])
+      i += 2
+    }
+    if i < to { unsafe total &+= UInt32(bytes[i]) << 8 }
+    while total > 0xffff { total = (total & 0xffff) + total >> 16 }
+    return ~UInt16(truncatingIfNeeded: total)
+  }
+}

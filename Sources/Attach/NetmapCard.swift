@@ -1,0 +1,166 @@
+// A card in netmap mode.
+//
+//     program ── NetmapPort ── krings ──┬── NetmapQueue i ── NetDriver ── card
+//                                       │      (tenant of queue i, on its owner)
+//                                       └── HostRing i ── Interface ── stack
+//
+// Design, where it is not what one would expect:
+// - Krings are not the card's descriptor rings. A queue keeps its descriptors and their shadow, and
+//   netmap mode changes only the pool behind them: the receive side trades buffers with the ring,
+//   the transmit side posts records that stand for slots. So each descriptor operation exists once,
+//   a changeover needs no reset of the card, and a reset of the card (hang, link) moves nothing in
+//   the program's view: there is no offset between its ring and the card's to compute anew.
+// - Every queue operation runs on the queue's owner: a program's sync is a message to it, or a call
+//   when the program runs on that worker. The worker also fills receive rings by itself; what came
+//   is shown at the next sync.
+// - What the program wrote counts once, checked: indexes against the ledger (a buffer that is on its
+//   way through a card is not the program's to name), lengths against the buffer, head and cur
+//   against the kring's own numbers.
+//
+// Invariants
+// - A buffer is held by the region's programs (in their slots), by the card's port (with the card or
+//   in a slot that is the adapter's), or by nobody; the ledger says which, and closing a port with
+//   nothing on its way leaves the allocator as it was.
+// - Control (open, close) runs on worker 0, one at a time.
+
+import Glibc
+import DriverKit
+import Ifnet
+public import NetmapCore
+import Netisr
+import Packet
+import Synchronization
+
+/// The netmap side of a card that is attached to the stack.
+public final class NetmapCard: NetmapAdapter, @unchecked Sendable {
+  unowned let host: any NetmapHost
+  public let region: NetmapRegion
+  public let counts: RingCounts
+  /// For programs that wait on several rings of one direction.
+  public let receiveWakeup: KringWakeup
+  public let transmitWakeup: KringWakeup
+  /// Times at which the receive stamp is not set (the setting `no_timestamp`).
+  public var noTimestamp: Bool {
+    get { unstamped.load(ordering: .relaxed) }
+    set { unstamped.store(newValue, ordering: .relaxed) }
+  }
+  private let unstamped = Atomic(false)
+  var queues: [NetmapQueue] = []
+  let hosts: [HostRing]
+  // Worker 0's.
+  var entries: [RingID: Entry] = [:]
+  /// Holds the buffers on their way through the card.
+  var port: BufferOwner?
+  /// Programs that have gone while the card was still sending, and what waits for the end of it.
+  var sending = 0
+  var grave: [UInt32] = []
+  private let opened = Atomic(0)
+
+  /// A kring, and how many programs hold it.
+  struct Entry {
+    let kring: Kring
+    var users: Int
+    var isExclusive: Bool
+  }
+
+  /// - Parameters:
+  ///   - region: the memory that this card's programs share; of `host`'s allocator.
+  ///   - hostRings: pairs of host rings, 1 at least.
+  public init(_ host: any NetmapHost, region: NetmapRegion, hostRings: Int = 1) throws(NetmapError) {
+    self.host = host
+    self.region = region
+    let queues = host.driver.queueCount, pairs = max(1, hostRings)
+    counts = RingCounts(transmit: queues, receive: queues, hostTransmit: pairs, hostReceive: pairs)
+    hosts = (0..<pairs).map { _ in HostRing() }
+    do {
+      receiveWakeup = try KringWakeup()
+      transmitWakeup = try KringWakeup()
+    } catch { throw NetmapError(.ENOMEM, "\(error)") }
+    self.queues = (0..<queues).map { NetmapQueue(card: self, index: $0) }
+  }
+
+  deinit {
+    if let port { host.allocator.retireOwner(port) }
+  }
+
+  public var name: String { host.interface.name }
+  public func slots(_ direction: RingDirection) -> Int {
+    direction == .transmit ? host.driver.options.transmitDescriptors : host.driver.options.receiveDescriptors
+  }
+  /// Programs that have the port open.
+  public var openPorts: Int { opened.load(ordering: .acquiring) }
+  func note(open change: Int) { opened.wrappingAdd(change, ordering: .acquiringAndReleasing) }
+
+  // MARK: Sync
+
+  public func sync(_ kring: Kring, released: (from: UInt32, to: UInt32)) {
+    if !kring.id.isHost { return queues[kring.id.number].sync(kring, released: released) }
+    let pair = hosts[kring.id.number]
+    guard pair.transmit === kring else { return }
+    let interface = host.interface, queue = kring.id.number % queues.count, base = unsafe host.allocator.bufferBase
+    unsafe pair.drain(
+      kring, stack: host.stackPool(ofQueue: queue), base: base, up: { interface.input(&$0, queue: queue) },
+      lost: { count(1, bytes: $0, .noBuffer, queue: queue) })
+  }
+
+  /// The worker that syncs a ring.
+  func owner(of id: RingID) -> Worker { host.owner(ofQueue: id.number % queues.count) }
+
+  /// Whether a kring is in use: on its owner.
+  func holds(_ kring: Kring) -> Bool {
+    kring.id.isHost ? hosts[kring.id.number].transmit === kring : queues[kring.id.number].holds(kring)
+  }
+
+  /// Slots given back by the program. Those it marked go up the stack, where the ring is transparent.
+  func release(_ released: (from: UInt32, to: UInt32), of slots: ReceiveSlots, queue: Int) {
+    guard slots.kring.ring.loadFlags().contains(.forward) else { return slots.release(released) }
+    var batch = PacketBatch(capacity: NetmapReceive.batchSize)
+    let pool = host.stackPool(ofQueue: queue), base = unsafe host.allocator.bufferBase, size = slots.kring.bufferSize
+    slots.release(released) { slot in
+      guard slot.flags.contains(.forward), Int(slot.length) >= HostRing.shortest, Int(slot.length) <= size else { return }
+      // SAFETY: the ledger has just said that the index is a buffer of the program's.
+      let bytes = unsafe UnsafeRawBufferPointer(start: base + Int(slot.bufferIndex) * size, count: Int(slot.length))
+      guard let packet = unsafe StackCopy.make(of: bytes, from: pool) else { return count(1, bytes: bytes.count, .noBuffer, queue: queue) }
+      if batch.room == 0 { host.interface.input(&batch, queue: queue) }
+      if let refused = batch.append(packet) { drop(refused, .noBuffer, queue: queue) }
+    }
+    if !batch.isEmpty { host.interface.input(&batch, queue: queue) }
+  }
+
+  /// The receive stamp: the time of the sync.
+  func stamp(_ kring: Kring) {
+    guard !noTimestamp || kring.ring.loadFlags().contains(.timestamp) else { return }
+    var now = timespec()
+    // SAFETY: a local variable; CLOCK_REALTIME always exists.
+    _ = unsafe clock_gettime(CLOCK_REALTIME, &now)
+    kring.ring.storeTimestamp(seconds: Int64(now.tv_sec), microseconds: Int64(now.tv_nsec / 1000))
+  }
+
+  /// Wakes whoever waits on a ring, or on all of its direction.
+  func wake(_ kring: Kring) {
+    kring.wakeup.notify()
+    (kring.id.direction == .transmit ? transmitWakeup : receiveWakeup).notify()
+  }
+
+  // MARK: The stack
+
+  /// What the stack sends on a queue that is a program's.
+  func sendToHost(_ batch: inout PacketBatch, queue: Int) {
+    let interface = host.interface
+    let wakeup = unsafe hosts[queue % hosts.count].take(
+      &batch, drops: interface.table.drops, interface: interface.index, queue: queue, base: host.allocator.bufferBase)
+    guard let wakeup else { return }
+    wakeup.notify()
+    receiveWakeup.notify()
+  }
+
+  func count(_ packets: UInt64, bytes: Int = 0, _ reason: DropReason, queue: Int) {
+    host.interface.table.drops.count(
+      packets, bytes: UInt64(max(0, bytes)), reason, interface: host.interface.index, queue: UInt8(truncatingIfNeeded: queue))
+  }
+
+  func drop(_ packet: consuming Packet, _ reason: DropReason, queue: Int) {
+    host.interface.table.drops.drop(
+      packet, reason, interface: host.interface.index, queue: UInt8(truncatingIfNeeded: queue))
+  }
+}

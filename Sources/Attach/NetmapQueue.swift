@@ -1,0 +1,255 @@
+// A hardware queue in netmap mode: the tenant in the place of the stack's poller.
+//
+//    stack ──install──> netmap ──uninstall──> draining ──last buffer home──> stack (tenant gone)
+//                          ^──────install────────┘
+//
+// Draining is stack mode for everybody above: frames in buffers of the netmap pool are copied into
+// packets of the stack, frames that were being sent finish. Nobody waits for it.
+
+import DriverKit
+import Ifnet
+import NetmapCore
+import Netisr
+import Packet
+import Synchronization
+
+/// One queue's tenant. Everything here runs on the queue's owner.
+final class NetmapQueue: QueueTenant, @unchecked Sendable {
+  private unowned let card: NetmapCard
+  let index: Int
+  /// Present from the first install until its last buffer is home.
+  private(set) var receive: NetmapReceive?
+  private(set) var transmit: NetmapTransmit?
+  /// Transmit sides of programs that have gone, whose frames the card still has.
+  private var leaving: [NetmapTransmit] = []
+  private var isTenant = false
+  private var output = PacketBatch(capacity: NetmapReceive.batchSize)
+  /// Arms in a row that waited for the card to finish sending.
+  private var spins = 0
+  private var retry: WorkerToken?
+
+  init(card: NetmapCard, index: Int) {
+    self.card = card
+    self.index = index
+  }
+
+  private var host: any NetmapHost { card.host }
+  private var driver: any NetDriver { host.driver }
+
+  // MARK: Changing over
+
+  /// Takes rings into the queue. Nothing has changed when it throws.
+  func install(transmit kring: Kring?, receive slots: ReceiveSlots?) throws(NetmapError) {
+    let before = (receive, transmit)
+    if let slots {
+      if receive == nil {
+        do {
+          receive = try NetmapReceive(driver: driver, queue: index, allocator: host.allocator, port: slots.port)
+        } catch { throw NetmapError(.ENOMEM, "\(card.name): \(error)") }
+      }
+      receive?.begin(slots)
+    }
+    if let kring { transmit = NetmapTransmit(driver: driver, queue: index, allocator: host.allocator, kring: kring) }
+    do { try replacePools() } catch {
+      if slots != nil { receive?.end() }
+      (receive, transmit) = before
+      throw NetmapError(.EINVAL, "\(error)")
+    }
+    if !isTenant {
+      isTenant = true
+      host.setTenant(self, queue: index)
+    }
+  }
+
+  /// Gives the driver the pools of the mode that the queue is in. A driver that is not running gets
+  /// them when it starts (`restarted`).
+  private func replacePools() throws(DriverError) {
+    guard driver.health == .running else { return }
+    let stack = host.stackPool(ofQueue: index)
+    let pool = receive?.slots != nil ? receive?.pool : nil
+    try driver.replacePool(queue: index, with: pool ?? stack, sending: transmit?.sink ?? stack)
+  }
+
+  /// What a queue gave back: buffers of the program's rings, and whether the card still sends.
+  struct Remains: Sendable {
+    /// Held by the port, and by the programs.
+    var port: [UInt32] = [], program: [UInt32] = []
+    var stillSends = false
+  }
+
+  /// Takes rings out of the queue.
+  func uninstall(transmit: Bool, receive: Bool) -> Remains {
+    var remains = Remains()
+    if transmit, let side = self.transmit { endTransmit(side, &remains) }
+    if receive, let side = self.receive, let slots = side.slots { endReceive(side, slots, &remains) }
+    // Fails when the card has broken: its buffers then come home when it is stopped.
+    try? replacePools()
+    settle()
+    return remains
+  }
+
+  private func endTransmit(_ side: NetmapTransmit, _ remains: inout Remains) {
+    side.reclaim()
+    side.post()
+    if let kring = side.kring {
+      let unsent = UInt64(kring.unsent)
+      if unsent > 0 { card.count(unsent, .modeChange, queue: index) }
+      // The ring's slots, and what the card still reads, whatever the program wrote since.
+      remains.program = (0..<kring.count).map { kring.ring.slot($0).bufferIndex } + side.buffersInFlight
+    }
+    side.end()
+    transmit = nil
+    if side.inFlight > 0 {
+      leaving.append(side)
+      remains.stillSends = true
+    }
+  }
+
+  /// Frames that the program was never shown go up the stack.
+  private func endReceive(_ side: NetmapReceive, _ slots: ReceiveSlots, _ remains: inout Remains) {
+    let base = unsafe host.allocator.bufferBase, stride = host.allocator.bufferSize, pool = host.stackPool(ofQueue: index)
+    var frame: Packet?, isBroken = false
+    for (buffer, length, more) in slots.takeUnshown() {
+      // SAFETY: the adapter's own index, and a length clamped to the buffer's.
+      let bytes = unsafe UnsafeRawBufferPointer(start: base + Int(buffer) * stride, count: length)
+      var part = unsafe isBroken ? nil : StackCopy.make(of: bytes, from: pool)
+      if let behind = part.take() {
+        if let head = frame.take() {
+          head.append(behind)
+          frame = consume head
+        } else {
+          frame = consume behind
+        }
+      } else {
+        isBroken = true
+      }
+      guard !more else { continue }
+      if !isBroken, let whole = frame.take() {
+        if let refused = output.append(whole) { card.drop(refused, .modeChange, queue: index) }
+        if output.room == 0 { host.interface.input(&output, queue: index) }
+      } else {
+        card.count(1, .modeChange, queue: index)
+      }
+      frame = nil
+      isBroken = false
+    }
+    let buffers = slots.dissolve()
+    remains.port += buffers.port
+    remains.program += buffers.program
+    side.end()
+    if !output.isEmpty { host.interface.input(&output, queue: index) }
+  }
+
+  /// Ends what has come home.
+  private func settle() {
+    guard isTenant else { return }
+    for side in leaving { side.reclaim() }
+    let sending = leaving.count
+    leaving.removeAll { $0.inFlight == 0 }
+    if sending > leaving.count { card.finishedSending(sending - leaving.count) }
+    if let side = receive, side.slots == nil, side.isHome, !side.isHoldingFrames { receive = nil }
+    guard receive == nil, transmit == nil, leaving.isEmpty else { return }
+    isTenant = false
+    retry?.cancel()
+    retry = nil
+    host.setTenant(nil, queue: index)
+  }
+
+  /// Whether buffers of netmap's are with the card, for a queue that is the stack's again.
+  var isDraining: Bool { isTenant && transmit == nil && receive?.slots == nil }
+
+  // MARK: Work
+
+  /// One sync of one of this queue's rings, between its prologue and its end.
+  func sync(_ kring: Kring, released: (from: UInt32, to: UInt32)) {
+    if let side = transmit, side.kring === kring {
+      side.reclaim()
+      side.post()
+    } else if let side = receive, let slots = side.slots, slots.kring === kring {
+      card.release(released, of: slots, queue: index)
+      _ = side.fill(budget: Int(kring.count))
+      card.stamp(kring)
+    }
+  }
+
+  /// Whether a kring is one of this queue's now.
+  func holds(_ kring: Kring) -> Bool { transmit?.kring === kring || receive?.slots?.kring === kring }
+
+  func poll(budget: Int) -> Int {
+    if !leaving.isEmpty || isDraining { settle() }
+    if let side = transmit, let kring = side.kring {
+      if side.inFlight > 0, side.reclaim() {
+        spins = 0
+        card.wake(kring)
+      }
+      if kring.unsent > 0 { side.post() }
+    }
+    guard let side = receive else { return receiveForStack(budget) }
+    guard let slots = side.slots else {
+      let interface = host.interface, pool = host.stackPool(ofQueue: index)
+      let taken = side.drain(into: &output, stack: pool) { _ in card.count(1, .noBuffer, queue: index) }
+      if !output.isEmpty { interface.input(&output, queue: index) }
+      if side.isHome { settle() }
+      return taken
+    }
+    let moved = side.fill(budget: budget)
+    if moved > 0 { card.wake(slots.kring) }
+    return moved
+  }
+
+  /// Only the transmit ring is a program's: the stack receives as always.
+  private func receiveForStack(_ budget: Int) -> Int {
+    guard isTenant else { return 0 }
+    let count = driver.receive(queue: index, into: &output, max: min(budget, output.room))
+    if count > 0 { host.interface.input(&output, queue: index) }
+    return count
+  }
+
+  func arm() -> Bool {
+    // A writer waits: the card tells only senders that found no room, so look again a while, and
+    // then from time to time.
+    if let side = transmit, let kring = side.kring, side.inFlight > 0,
+      kring.unsent > 0 || kring.wakeup.isArmed || card.transmitWakeup.isArmed
+    {
+      spins += 1
+      if spins < 64 { return true }
+      lookLater()
+    } else if !leaving.isEmpty {
+      lookLater()
+    }
+    // A full ring: the card's frames wait until the program has made room, and its sync wakes the worker.
+    if let side = receive, let slots = side.slots, side.isHoldingFrames || slots.kring.space == 0 { return false }
+    return driver.armInterrupt(queue: index)
+  }
+
+  private func lookLater() {
+    guard retry?.isCancelled != false else { return }
+    let token = WorkerToken()
+    retry = token
+    let worker = host.owner(ofQueue: index)
+    worker.schedule(after: 200_000) { [weak self] in
+      guard let self, !token.isCancelled else { return }
+      token.cancel()
+      spins = 0
+      _ = poll(budget: NetmapReceive.batchSize)
+    }
+  }
+
+  func disarm() { driver.maskInterrupt(queue: index) }
+
+  func send(_ batch: inout PacketBatch) -> Bool {
+    guard transmit != nil else { return false }
+    card.sendToHost(&batch, queue: index)
+    return true
+  }
+
+  func restarted() {
+    try? replacePools()
+    if let kring = transmit?.kring {
+      transmit?.reclaim()
+      card.wake(kring)
+    }
+    if let kring = receive?.slots?.kring { card.wake(kring) }
+    settle()
+  }
+}
