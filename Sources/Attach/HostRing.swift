@@ -7,12 +7,12 @@
 // stack waits in a program's queue. Full, or too long for a buffer: dropped and counted. What the
 // program sends always drains: slots that hold no frame are skipped and counted.
 
-import DriverKit
-import Ifnet
-import NetmapCore
-import Packet
-import Synchronization
-import Wire
+internal import DriverKit
+internal import Ifnet
+internal import NetmapCore
+internal import Packet
+internal import Synchronization
+internal import Wire
 
 /// One pair of host rings. The receive ring is under a lock, because any worker may send.
 final class HostRing: @unchecked Sendable {

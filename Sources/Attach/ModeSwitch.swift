@@ -8,8 +8,8 @@
 // worker 0 or from a thread that is no worker: another worker would wait for itself.
 
 public import NetmapCore
-import Netisr
-import Packet
+internal import Netisr
+internal import Packet
 
 extension NetmapCard {
   /// Opens the port for a program.

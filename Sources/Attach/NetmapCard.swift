@@ -23,13 +23,13 @@
 //   nothing on its way leaves the allocator as it was.
 // - Control (open, close) runs on worker 0, one at a time.
 
-import Glibc
-import DriverKit
-import Ifnet
+internal import Glibc
+internal import DriverKit
+internal import Ifnet
 public import NetmapCore
-import Netisr
-import Packet
-import Synchronization
+internal import Netisr
+internal import Packet
+internal import Synchronization
 
 /// The netmap side of a card that is attached to the stack.
 public final class NetmapCard: NetmapAdapter, @unchecked Sendable {

@@ -1,8 +1,8 @@
 // Between a program's buffers and the stack's: always a copy, because a program may write to its
 // own buffers at any time.
 
-import NetmapCore
-import Packet
+internal import NetmapCore
+internal import Packet
 
 /// Packets of the stack with the bytes of something else.
 enum StackCopy {

@@ -9,10 +9,10 @@
 //     port.close()
 
 public import NetmapCore
-import CRingway
-import Glibc
-import Netisr
-import Synchronization
+internal import CRingway
+internal import Glibc
+internal import Netisr
+internal import Synchronization
 
 /// What a program waits for, and what it gets: poll(2)'s events.
 public struct NetmapEvents: OptionSet, Sendable {

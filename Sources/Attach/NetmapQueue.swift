@@ -6,12 +6,12 @@
 // Draining is stack mode for everybody above: frames in buffers of the netmap pool are copied into
 // packets of the stack, frames that were being sent finish. Nobody waits for it.
 
-import DriverKit
-import Ifnet
-import NetmapCore
-import Netisr
-import Packet
-import Synchronization
+internal import DriverKit
+internal import Ifnet
+internal import NetmapCore
+internal import Netisr
+internal import Packet
+internal import Synchronization
 
 /// One queue's tenant. Everything here runs on the queue's owner.
 final class NetmapQueue: QueueTenant, @unchecked Sendable {

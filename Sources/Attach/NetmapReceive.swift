@@ -11,9 +11,9 @@
 // Back in stack mode the card still holds this pool's buffers. Frames in them are copied into
 // packets of the stack, which never lie in memory that a program maps, until the last is home.
 
-import DriverKit
-import NetmapCore
-import Packet
+internal import DriverKit
+internal import NetmapCore
+internal import Packet
 
 /// Used on the queue's owner alone.
 @safe final class NetmapReceive: @unchecked Sendable {

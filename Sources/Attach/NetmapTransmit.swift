@@ -8,9 +8,9 @@
 // buffer in several slots, and each of them is sent and given back for itself. The slot keeps its
 // buffer; nothing is copied, and the program's ledger entry stays the program's.
 
-import DriverKit
-import NetmapCore
-import Packet
+internal import DriverKit
+internal import NetmapCore
+internal import Packet
 
 /// Used on the queue's owner alone.
 @safe final class NetmapTransmit: @unchecked Sendable {
