@@ -41,6 +41,8 @@ internal import Wire
   var account = CardAccount()
   var tokens: [WorkerToken] = []
   var controlToken: WorkerToken?
+  /// Made when it is first asked for.
+  var netmapSide: NetmapCard?
   /// The owners beside worker 0, ascending.
   private var others: [Worker] = []
 
@@ -298,6 +300,8 @@ internal import Wire
   /// The last step of the interface's detach.
   public func detached(_ interface: Interface) {
     stopCard()
+    netmapSide?.leave()
+    netmapSide = nil
     for token in tokens { token.cancel() }
     tokens = []
     isAttached.store(false, ordering: .releasing)

@@ -10,6 +10,8 @@ internal import Synchronization
 /// packets without a copy. It outlives every packet: whoever holds cards holds it.
 public final class CardMemory: @unchecked Sendable {
   public let allocator: NetmapAllocator
+  /// The region that netmap programs of these cards share.
+  public let region: NetmapRegion
   /// Pools of cards that have gone, each with the worker that it was bound to.
   private let shelf = Mutex<[Shelved]>([])
   private struct Shelved: @unchecked Sendable {
@@ -17,7 +19,10 @@ public final class CardMemory: @unchecked Sendable {
     let worker: Worker
   }
 
-  public init(_ allocator: NetmapAllocator) { self.allocator = allocator }
+  public init(_ allocator: NetmapAllocator) {
+    self.allocator = allocator
+    region = NetmapRegion(allocator)
+  }
 
   /// A pool of `count` buffers that belongs to `worker`.
   func takePool(count: Int, for worker: Worker) throws(DriverError) -> PacketPool {

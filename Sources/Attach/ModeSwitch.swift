@@ -18,7 +18,7 @@ extension NetmapCard {
   ///     wants them alone (EBUSY).
   /// - Throws: EINVAL for rings that do not exist and cards that cannot change over, EBUSY, ENOMEM.
   public func open(_ selection: RingSelection) throws(NetmapError) -> NetmapPort {
-    let control = host.interface.table.netisr.worker(0)
+    let control = netisr.worker(0)
     if Worker.current != nil, !control.isCurrent {
       throw NetmapError(.EINVAL, "\(name): a netmap port is opened from worker 0 or from a thread that is no worker")
     }
@@ -28,6 +28,7 @@ extension NetmapCard {
   }
 
   private func openOnControl(_ selection: RingSelection) throws(NetmapError) -> NetmapPort {
+    if isGone { throw NetmapError(.ENXIO, "\(name) is gone") }
     guard let ids = selection.rings(of: counts) else {
       throw NetmapError(
         .EINVAL, "\(name): there is no such ring; it has \(counts.transmit) of the card and \(counts.hostReceive) to the host")
@@ -64,7 +65,7 @@ extension NetmapCard {
 
   private func makePort(_ ids: [RingID], _ selection: RingSelection, holder: BufferOwner) throws(NetmapError) -> NetmapPort {
     let memory: InterfaceMemory
-    do { memory = try host.allocator.allocateInterface(name: name, counts: counts, owner: holder) } catch {
+    do { memory = try allocator.allocateInterface(name: name, counts: counts, owner: holder) } catch {
       throw NetmapError(.ENOMEM, "\(name): \(error)")
     }
     var krings: [Kring] = []
@@ -80,7 +81,7 @@ extension NetmapCard {
   private func portOwner() throws(NetmapError) -> BufferOwner {
     if let port { return port }
     do {
-      let owner = try host.allocator.registerOwner("netmap:\(name)")
+      let owner = try allocator.registerOwner("netmap:\(name)")
       port = owner
       return owner
     } catch { throw NetmapError(.ENOMEM, "\(name): \(error)") }
@@ -95,7 +96,7 @@ extension NetmapCard {
   }
 
   private func makeRing(_ id: RingID, holder: BufferOwner, port: BufferOwner) throws(NetmapError) -> Made {
-    let allocator = host.allocator, count = slots(id.direction), isSent = id.direction == .transmit
+    let count = slots(id.direction), isSent = id.direction == .transmit
     let number = id.isHost ? (isSent ? counts.transmit : counts.receive) + id.number : id.number
     do {
       let memory = try allocator.allocateRing(
@@ -118,8 +119,8 @@ extension NetmapCard {
   }
 
   private func discard(_ ring: Made) {
-    host.allocator.freeBuffers(ring.buffers)
-    host.allocator.freeRing(ring.kring.memory.index, owner: ring.kring.holder)
+    allocator.freeBuffers(ring.buffers)
+    allocator.freeRing(ring.kring.memory.index, owner: ring.kring.holder)
   }
 
   /// Hands fresh rings to their queues; `fresh` are those that are in.
@@ -128,7 +129,7 @@ extension NetmapCard {
       let sent = made[RingID(.transmit, number)], received = made[RingID(.receive, number)]
       if sent != nil || received != nil {
         let (kring, slots) = (sent?.kring, received?.slots), queue = queues[number]
-        try host.owner(ofQueue: number).perform {
+        try workers[number].perform {
           Result { () throws(NetmapError) in try queue.install(transmit: kring, receive: slots) }
         }.get()
       }
@@ -138,7 +139,7 @@ extension NetmapCard {
       }
       if let slots = made[RingID(.receive, number, isHost: true)]?.slots { hosts[number].begin(receive: slots) }
       for (id, ring) in made where id.number == number {
-        entries[id] = Entry(kring: ring.kring, users: 0, isExclusive: isExclusive)
+        entries[id] = Entry(kring: ring.kring, slots: ring.slots, users: 0, isExclusive: isExclusive)
         fresh.append(id)
       }
     }
@@ -148,10 +149,10 @@ extension NetmapCard {
 
   /// A program's port goes; with its last holder a ring goes back. From the same threads as `open`.
   func close(_ krings: [Kring], _ memory: InterfaceMemory, holder: BufferOwner) {
-    let control = host.interface.table.netisr.worker(0)
+    let control = netisr.worker(0)
     control.perform { [self] in
       release(krings.map(\.id))
-      host.allocator.freeInterface(memory.index, owner: holder)
+      allocator.freeInterface(memory.index, owner: holder)
       region.leave()
       note(open: -1)
     }
@@ -173,11 +174,12 @@ extension NetmapCard {
     guard let port, let holder = ids.first.flatMap({ entries[$0]?.kring.holder }) else { return }
     let wanted = Set(ids)
     var dead: [UInt32] = [], programs: [UInt32] = []
-    for number in 0..<max(queues.count, hosts.count) {
+    if isGone { collectLeft(ids, &dead, &programs) }
+    for number in 0..<max(queues.count, hosts.count) where !isGone {
       let sent = wanted.contains(RingID(.transmit, number)), received = wanted.contains(RingID(.receive, number))
       if sent || received {
         let queue = queues[number]
-        let remains = host.owner(ofQueue: number).perform { queue.uninstall(transmit: sent, receive: received) }
+        let remains = workers[number].perform { queue.uninstall(transmit: sent, receive: received) }
         dead += remains.port
         programs += remains.program
         if remains.stillSends { sending += 1 }
@@ -187,11 +189,11 @@ extension NetmapCard {
     for id in ids {
       guard let entry = entries.removeValue(forKey: id) else { continue }
       wake(entry.kring)
-      host.allocator.freeRing(entry.kring.memory.index, owner: holder)
+      allocator.freeRing(entry.kring.memory.index, owner: holder)
     }
     // What the programs' slots name is believed as far as the ledger agrees. The rest is taken back when
     // the region's last port closes.
-    let ledger = host.allocator.ledger
+    let ledger = allocator.ledger
     grave += dead + programs.filter { ledger.transfer($0, from: holder, to: port) }
     bury()
   }
@@ -212,17 +214,47 @@ extension NetmapCard {
     }
   }
 
+  /// What the rings of a card that has gone hold.
+  private func collectLeft(_ ids: [RingID], _ dead: inout [UInt32], _ programs: inout [UInt32]) {
+    for id in ids {
+      guard let entry = entries[id] else { continue }
+      if let buffers = entry.slots?.dissolve() {
+        dead += buffers.port
+        programs += buffers.program
+      } else {
+        let kring = entry.kring
+        programs += (0..<kring.count).map { kring.ring.slot($0).bufferIndex }
+      }
+    }
+  }
+
+  /// The card has gone, or leaves the stack; on worker 0, after its driver was stopped. Programs that
+  /// wait wake with an error. Their rings and buffers stay until they close.
+  public func leave() {
+    guard !isGone else { return }
+    for number in queues.indices {
+      let queue = queues[number]
+      workers[number].perform { queue.leave() }
+    }
+    for (id, entry) in entries where id.isHost {
+      let pair = hosts[id.number]
+      if id.direction == .receive { _ = pair.endReceive() } else { owner(of: entry.kring.id).perform { pair.transmit = nil } }
+    }
+    markGone()
+    for entry in entries.values { wake(entry.kring) }
+  }
+
   /// Frees what nobody uses: nothing, for as long as the card may still read a closed program's
   /// buffers. (A program may have named such a buffer in any ring.)
   private func bury() {
     guard sending == 0, let port, !grave.isEmpty else { return }
-    host.allocator.freeBuffers(grave, owner: port)
+    allocator.freeBuffers(grave, owner: port)
     grave = []
   }
 
   /// From a queue's owner: transmit sides of programs that have gone are empty now.
   func finishedSending(_ sides: Int) {
-    host.interface.table.netisr.worker(0).post { [weak self] in
+    netisr.worker(0).post { [weak self] in
       guard let self else { return }
       sending -= sides
       bury()

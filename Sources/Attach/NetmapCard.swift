@@ -33,7 +33,12 @@ internal import Synchronization
 
 /// The netmap side of a card that is attached to the stack.
 public final class NetmapCard: NetmapAdapter, @unchecked Sendable {
+  /// Not used when the card has gone.
   unowned let host: any NetmapHost
+  let allocator: NetmapAllocator
+  let netisr: Netisr
+  /// The owner of each queue.
+  let workers: [Worker]
   public let region: NetmapRegion
   public let counts: RingCounts
   /// For programs that wait on several rings of one direction.
@@ -59,6 +64,8 @@ public final class NetmapCard: NetmapAdapter, @unchecked Sendable {
   /// A kring, and how many programs hold it.
   struct Entry {
     let kring: Kring
+    /// Of receive rings.
+    let slots: ReceiveSlots?
     var users: Int
     var isExclusive: Bool
   }
@@ -70,6 +77,11 @@ public final class NetmapCard: NetmapAdapter, @unchecked Sendable {
     self.host = host
     self.region = region
     let queues = host.driver.queueCount, pairs = max(1, hostRings)
+    allocator = host.allocator
+    netisr = host.interface.table.netisr
+    workers = (0..<queues).map { host.owner(ofQueue: $0) }
+    lastName = host.interface.name
+    slotCounts = (host.driver.options.transmitDescriptors, host.driver.options.receiveDescriptors)
     counts = RingCounts(transmit: queues, receive: queues, hostTransmit: pairs, hostReceive: pairs)
     hosts = (0..<pairs).map { _ in HostRing() }
     do {
@@ -80,12 +92,19 @@ public final class NetmapCard: NetmapAdapter, @unchecked Sendable {
   }
 
   deinit {
-    if let port { host.allocator.retireOwner(port) }
+    if let port { allocator.retireOwner(port) }
   }
 
-  public var name: String { host.interface.name }
+  private let lastName: String
+  private let slotCounts: (transmit: Int, receive: Int)
+  private let gone = Atomic(false)
+  /// The card has left the stack: rings stay with their programs, and nothing moves.
+  public var isGone: Bool { gone.load(ordering: .acquiring) }
+  func markGone() { gone.store(true, ordering: .releasing) }
+
+  public var name: String { isGone ? lastName : host.interface.name }
   public func slots(_ direction: RingDirection) -> Int {
-    direction == .transmit ? host.driver.options.transmitDescriptors : host.driver.options.receiveDescriptors
+    direction == .transmit ? slotCounts.transmit : slotCounts.receive
   }
   /// Programs that have the port open.
   public var openPorts: Int { opened.load(ordering: .acquiring) }
@@ -97,14 +116,14 @@ public final class NetmapCard: NetmapAdapter, @unchecked Sendable {
     if !kring.id.isHost { return queues[kring.id.number].sync(kring, released: released) }
     let pair = hosts[kring.id.number]
     guard pair.transmit === kring else { return }
-    let interface = host.interface, queue = kring.id.number % queues.count, base = unsafe host.allocator.bufferBase
+    let interface = host.interface, queue = kring.id.number % queues.count, base = unsafe allocator.bufferBase
     unsafe pair.drain(
       kring, stack: host.stackPool(ofQueue: queue), base: base, up: { interface.input(&$0, queue: queue) },
       lost: { count(1, bytes: $0, .noBuffer, queue: queue) })
   }
 
   /// The worker that syncs a ring.
-  func owner(of id: RingID) -> Worker { host.owner(ofQueue: id.number % queues.count) }
+  func owner(of id: RingID) -> Worker { workers[id.number % workers.count] }
 
   /// Whether a kring is in use: on its owner.
   func holds(_ kring: Kring) -> Bool {
@@ -115,7 +134,7 @@ public final class NetmapCard: NetmapAdapter, @unchecked Sendable {
   func release(_ released: (from: UInt32, to: UInt32), of slots: ReceiveSlots, queue: Int) {
     guard slots.kring.ring.loadFlags().contains(.forward) else { return slots.release(released) }
     var batch = PacketBatch(capacity: NetmapReceive.batchSize)
-    let pool = host.stackPool(ofQueue: queue), base = unsafe host.allocator.bufferBase, size = slots.kring.bufferSize
+    let pool = host.stackPool(ofQueue: queue), base = unsafe allocator.bufferBase, size = slots.kring.bufferSize
     slots.release(released) { slot in
       guard slot.flags.contains(.forward), Int(slot.length) >= HostRing.shortest, Int(slot.length) <= size else { return }
       // SAFETY: the ledger has just said that the index is a buffer of the program's.
@@ -148,7 +167,7 @@ public final class NetmapCard: NetmapAdapter, @unchecked Sendable {
   func sendToHost(_ batch: inout PacketBatch, queue: Int) {
     let interface = host.interface
     let wakeup = unsafe hosts[queue % hosts.count].take(
-      &batch, drops: interface.table.drops, interface: interface.index, queue: queue, base: host.allocator.bufferBase)
+      &batch, drops: interface.table.drops, interface: interface.index, queue: queue, base: allocator.bufferBase)
     guard let wakeup else { return }
     wakeup.notify()
     receiveWakeup.notify()

@@ -137,7 +137,7 @@ public final class NetmapPort: Sendable {
   /// sleeps until a ring is ready.
   /// - Parameter milliseconds: 0 does not sleep, negative waits without end.
   public func wait(for events: NetmapEvents, milliseconds: Int) -> NetmapEvents {
-    let clock = card.host.interface.table.netisr.clock
+    let clock = card.netisr.clock
     let end = clock.now() &+ UInt64(max(0, milliseconds)) &* 1_000_000
     var ready = look(events)
     if !ready.isEmpty || milliseconds == 0 { return ready }

@@ -44,12 +44,12 @@ final class NetmapQueue: QueueTenant, @unchecked Sendable {
     if let slots {
       if receive == nil {
         do {
-          receive = try NetmapReceive(driver: driver, queue: index, allocator: host.allocator, port: slots.port)
+          receive = try NetmapReceive(driver: driver, queue: index, allocator: card.allocator, port: slots.port)
         } catch { throw NetmapError(.ENOMEM, "\(card.name): \(error)") }
       }
       receive?.begin(slots)
     }
-    if let kring { transmit = NetmapTransmit(driver: driver, queue: index, allocator: host.allocator, kring: kring) }
+    if let kring { transmit = NetmapTransmit(queue: index, allocator: card.allocator, kring: kring) }
     do { try replacePools() } catch {
       if slots != nil { receive?.end() }
       (receive, transmit) = before
@@ -89,8 +89,8 @@ final class NetmapQueue: QueueTenant, @unchecked Sendable {
   }
 
   private func endTransmit(_ side: NetmapTransmit, _ remains: inout Remains) {
-    side.reclaim()
-    side.post()
+    side.reclaim(driver)
+    side.post(driver)
     if let kring = side.kring {
       let unsent = UInt64(kring.unsent)
       if unsent > 0 { card.count(unsent, .modeChange, queue: index) }
@@ -107,7 +107,7 @@ final class NetmapQueue: QueueTenant, @unchecked Sendable {
 
   /// Frames that the program was never shown go up the stack.
   private func endReceive(_ side: NetmapReceive, _ slots: ReceiveSlots, _ remains: inout Remains) {
-    let base = unsafe host.allocator.bufferBase, stride = host.allocator.bufferSize, pool = host.stackPool(ofQueue: index)
+    let base = unsafe card.allocator.bufferBase, stride = card.allocator.bufferSize, pool = host.stackPool(ofQueue: index)
     var frame: Packet?, isBroken = false
     for (buffer, length, more) in slots.takeUnshown() {
       // SAFETY: the adapter's own index, and a length clamped to the buffer's.
@@ -140,10 +140,25 @@ final class NetmapQueue: QueueTenant, @unchecked Sendable {
     if !output.isEmpty { host.interface.input(&output, queue: index) }
   }
 
+  /// The card has gone, its driver is stopped: every buffer that was with it is home.
+  func leave() {
+    for side in leaving { side.reclaim(driver) }
+    if !leaving.isEmpty { card.finishedSending(leaving.count) }
+    leaving = []
+    transmit?.end()
+    receive?.end()
+    (transmit, receive) = (nil, nil)
+    retry?.cancel()
+    retry = nil
+    guard isTenant else { return }
+    isTenant = false
+    host.setTenant(nil, queue: index)
+  }
+
   /// Ends what has come home.
   private func settle() {
     guard isTenant else { return }
-    for side in leaving { side.reclaim() }
+    for side in leaving { side.reclaim(driver) }
     let sending = leaving.count
     leaving.removeAll { $0.inFlight == 0 }
     if sending > leaving.count { card.finishedSending(sending - leaving.count) }
@@ -163,11 +178,11 @@ final class NetmapQueue: QueueTenant, @unchecked Sendable {
   /// One sync of one of this queue's rings, between its prologue and its end.
   func sync(_ kring: Kring, released: (from: UInt32, to: UInt32)) {
     if let side = transmit, side.kring === kring {
-      side.reclaim()
-      side.post()
+      side.reclaim(driver)
+      side.post(driver)
     } else if let side = receive, let slots = side.slots, slots.kring === kring {
       card.release(released, of: slots, queue: index)
-      _ = side.fill(budget: Int(kring.count))
+      _ = side.fill(driver, budget: Int(kring.count))
       card.stamp(kring)
     }
   }
@@ -178,21 +193,21 @@ final class NetmapQueue: QueueTenant, @unchecked Sendable {
   func poll(budget: Int) -> Int {
     if !leaving.isEmpty || isDraining { settle() }
     if let side = transmit, let kring = side.kring {
-      if side.inFlight > 0, side.reclaim() {
+      if side.inFlight > 0, side.reclaim(driver) {
         spins = 0
         card.wake(kring)
       }
-      if kring.unsent > 0 { side.post() }
+      if kring.unsent > 0 { side.post(driver) }
     }
     guard let side = receive else { return receiveForStack(budget) }
     guard let slots = side.slots else {
       let interface = host.interface, pool = host.stackPool(ofQueue: index)
-      let taken = side.drain(into: &output, stack: pool) { _ in card.count(1, .noBuffer, queue: index) }
+      let taken = side.drain(driver, into: &output, stack: pool) { _ in card.count(1, .noBuffer, queue: index) }
       if !output.isEmpty { interface.input(&output, queue: index) }
       if side.isHome { settle() }
       return taken
     }
-    let moved = side.fill(budget: budget)
+    let moved = side.fill(driver, budget: budget)
     if moved > 0 { card.wake(slots.kring) }
     return moved
   }
@@ -226,7 +241,7 @@ final class NetmapQueue: QueueTenant, @unchecked Sendable {
     guard retry?.isCancelled != false else { return }
     let token = WorkerToken()
     retry = token
-    let worker = host.owner(ofQueue: index)
+    let worker = card.workers[index]
     worker.schedule(after: 200_000) { [weak self] in
       guard let self, !token.isCancelled else { return }
       token.cancel()
@@ -246,7 +261,7 @@ final class NetmapQueue: QueueTenant, @unchecked Sendable {
   func restarted() {
     try? replacePools()
     if let kring = transmit?.kring {
-      transmit?.reclaim()
+      transmit?.reclaim(driver)
       card.wake(kring)
     }
     if let kring = receive?.slots?.kring { card.wake(kring) }

@@ -17,7 +17,6 @@ internal import Packet
 
 /// Used on the queue's owner alone.
 @safe final class NetmapReceive: @unchecked Sendable {
-  let driver: any NetDriver
   let queue: Int
   let allocator: NetmapAllocator
   /// Holds the buffers on their way through the card.
@@ -41,7 +40,6 @@ internal import Packet
   init(driver: any NetDriver, queue: Int, allocator: NetmapAllocator, port: BufferOwner) throws(NetmapAllocatorError) {
     let count = driver.options.receiveDescriptors + 2 * Self.batchSize
     let indices = try allocator.allocateBuffers(count, owner: port)
-    self.driver = driver
     self.queue = queue
     self.allocator = allocator
     self.port = port
@@ -73,7 +71,7 @@ internal import Packet
   // MARK: Netmap mode
 
   /// Moves up to `budget` frames from the card into the ring. Returns how many.
-  func fill(budget: Int) -> Int {
+  func fill(_ driver: any NetDriver, budget: Int) -> Int {
     guard let slots else { return 0 }
     var moved = 0
     while moved < budget {
@@ -170,7 +168,7 @@ internal import Packet
   /// Receives for the stack. Frames in this side's buffers are copied, all others pass as they are.
   /// - Returns: how many frames left the card; those that are in `target` now, and `lost` for want
   ///   of a packet of the stack's.
-  func drain(into target: inout PacketBatch, stack: PacketPool, lost: (Int) -> Void) -> Int {
+  func drain(_ driver: any NetDriver, into target: inout PacketBatch, stack: PacketPool, lost: (Int) -> Void) -> Int {
     if batch.isEmpty { _ = driver.receive(queue: queue, into: &batch, max: min(batch.capacity, target.room)) }
     let full = unsafe batch.fullSlots, have = min(batch.count, target.room)
     var k = 0

@@ -14,7 +14,6 @@ internal import Packet
 
 /// Used on the queue's owner alone.
 @safe final class NetmapTransmit: @unchecked Sendable {
-  let driver: any NetDriver
   let queue: Int
   /// nil when the program has gone, and frames are still with the card.
   private(set) var kring: Kring?
@@ -31,21 +30,18 @@ internal import Packet
   private let base: UnsafeMutableRawPointer
   private let iova: UInt64
   private let stride: Int
-  let maximumFrame: Int
 
   static let batchSize = 64
   /// Most slots of a frame (netmap's limit).
   static let mostFragments = 64
 
-  init(driver: any NetDriver, queue: Int, allocator: NetmapAllocator, kring: Kring) {
-    self.driver = driver
+  init(queue: Int, allocator: NetmapAllocator, kring: Kring) {
     self.queue = queue
     self.kring = kring
     count = Int(kring.count)
     unsafe base = allocator.bufferBase
     iova = allocator.bufferIOVABase.rawValue
     stride = allocator.bufferSize
-    maximumFrame = driver.maximumFrame
     // Buffer 0 is nobody's: each record is given its buffer when its slot is sent.
     sink = unsafe PacketPool(
       unsafe: allocator.bufferBase, stride: allocator.bufferSize, iova: allocator.bufferIOVABase,
@@ -81,7 +77,7 @@ internal import Packet
   // MARK: Sync
 
   /// Takes back what the card has sent. Returns whether the program got slots.
-  @discardableResult func reclaim() -> Bool {
+  @discardableResult func reclaim(_ driver: any NetDriver) -> Bool {
     guard inFlight > 0 else { return false }
     driver.reclaim(queue: queue)
     return collect()
@@ -114,7 +110,7 @@ internal import Packet
 
   /// Sends `hwcur ..< rhead`, as much as the card takes. Frames whose last slot has not been handed
   /// over wait for it.
-  func post() {
+  func post(_ driver: any NetDriver) {
     guard let kring else { return }
     while kring.hwcur != kring.rhead {
       let built = build(kring)

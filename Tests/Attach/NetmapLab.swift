@@ -149,8 +149,9 @@ final class NetmapLab: NetmapHost, InterfaceDriver, @unchecked Sendable {
       owner(ofQueue: queue).perform { [self] in
         if let tenant = tenants[queue] {
           _ = tenant.poll(budget: 64)
-        } else if driver.receive(queue: queue, into: &sink, max: 64) > 0 {
-          interface.input(&sink, queue: queue)
+        } else {
+          driver.reclaim(queue: queue)
+          if driver.receive(queue: queue, into: &sink, max: 64) > 0 { interface.input(&sink, queue: queue) }
         }
         if interface.subqueues[queue].isActive { interface.subqueues[queue].ready() }
       }
