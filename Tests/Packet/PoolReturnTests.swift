@@ -134,28 +134,33 @@ struct SendablePool: @unchecked Sendable {
   init(_ pool: PacketPool) { self.pool = pool }
 }
 
-/// Packets on their way from the owner to those that free them.
-@safe final class Boxes: Sendable {
-  private let first = Mutex<[UInt]>([]), second = Mutex<[UInt]>([])
+/// Packets on their way from the owner to those that free them: a slot for each, handed over by atomics.
+@safe final class Boxes: @unchecked Sendable {
+  private let slots = UnsafeMutablePointer<Atomic<UInt>>.allocate(capacity: 32)
+  init() { for i in 0..<32 { unsafe (slots + i).initialize(to: Atomic(0)) } }
+  deinit { unsafe slots.deallocate() }
+
+  /// There are more slots than packets.
   func put(_ n: Int, _ packet: consuming Packet) {
     let address = unsafe UInt(bitPattern: packet.intoRaw())
-    if n == 0 { first.withLock { $0.append(address) } } else { second.withLock { $0.append(address) } }
-  }
-  private func takeAll(_ n: Int) -> [UInt] {
-    func take(_ list: inout [UInt]) -> [UInt] {
-      defer { list = [] }
-      return list
+    for i in n * 16..<n * 16 + 16 {
+      if unsafe slots[i].compareExchange(expected: 0, desired: address, ordering: .acquiringAndReleasing).exchanged { return }
     }
-    return n == 0 ? first.withLock { take(&$0) } : second.withLock { take(&$0) }
   }
   func free(_ n: Int, until stop: borrowing Atomic<Bool>) {
     while true {
-      let last = stop.load(ordering: .acquiring), list = takeAll(n)
-      for address in list { if let record = unsafe RawPacket(bitPattern: address) { unsafe PoolState.put(record) } }
+      let last = stop.load(ordering: .acquiring)
+      var count = 0
+      for i in n * 16..<n * 16 + 16 {
+        if let record = unsafe RawPacket(bitPattern: slots[i].exchange(0, ordering: .acquiringAndReleasing)) {
+          unsafe PoolState.put(record)
+          count += 1
+        }
+      }
       // The end of a pass.
       PoolState.flushReturns()
-      if last && list.isEmpty { return }
-      if list.isEmpty { MonotonicClock().sleep(nanoseconds: 1000) }
+      if last && count == 0 { return }
+      if count == 0 { MonotonicClock().sleep(nanoseconds: 1000) }
     }
   }
 }
