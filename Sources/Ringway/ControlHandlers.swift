@@ -32,11 +32,7 @@ extension Stack {
       try change(request.interface, request.changes, by: context.credentials)
     }
     server.handle(InterfaceCreate.self) { [self] (request, context) throws(ControlError) in
-      if let refusal = refuseCreation?(request.name) { throw refusal }
-      guard case .created(let name) = try perform(.create(name: request.name, parameters: request.options), by: context.credentials) else {
-        throw ControlError("EIO", "\(request.name) was not made.")
-      }
-      return InterfaceCreated(name: name)
+      return InterfaceCreated(name: try create(request.name, request.options, by: context.credentials))
     }
     server.handle(InterfaceDestroy.self) { [self] (request, context) throws(ControlError) in
       _ = try perform(.destroy(name: request.name), by: context.credentials)

@@ -11,6 +11,7 @@
 // - A stack that is stopped leaves no buffer behind; what the allocator misses is in the report of `stop`.
 
 internal import Attach
+internal import Clones
 public import Control
 public import DMAMemory
 public import DeviceIO
@@ -93,6 +94,7 @@ public final class Stack: @unchecked Sendable {
       inet = try Inet(ether: ether, routes: routes)
       inet6 = try Inet6(ether: ether, routes: routes)
     } catch { throw .netisr(error) }
+    do throws(InterfaceError) { try Clones.register(in: interfaces, ether: ether) } catch { throw .interface(error) }
     interfaces.removeRoutes = { [routes] in routes.removeRoutes(through: $0.index) }
     var pools: [PacketPool] = []
     do {

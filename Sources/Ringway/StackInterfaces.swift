@@ -74,6 +74,7 @@ extension Stack {
     record.counters = counters(interface.counters)
     record.subqueues = interface.subqueues.map(record(of:))
     record.vnet = Int(interface.vnet.rawValue)
+    if let status = try? interface.driver.answer(.status, on: interface), case .text(let text) = status { record.details["status"] = text }
     return record
   }
 
@@ -108,6 +109,19 @@ extension Stack {
     (to.opackets, to.obytes, to.oerrors, to.omcasts, to.oqdrops) = (from.opackets, from.obytes, from.oerrors, from.omcasts, from.oqdrops)
     (to.collisions, to.noproto) = (from.collisions, from.noproto)
     return to
+  }
+
+  /// Makes an interface. EPERM, EINVAL, EEXIST, ENOSPC, ENXIO.
+  /// - Returns: its name.
+  public func create(_ name: String, _ options: [String: String], by who: Credentials = .system) throws(ControlError) -> String {
+    if who.isPrivileged, let refusal = refuseCreation?(name) { throw refusal }
+    var parameters = options
+    // Linux's word for it.
+    if let namespace = parameters.removeValue(forKey: "netns") { parameters["namespace"] = namespace }
+    guard case .created(let made) = try perform(.create(name: name, parameters: parameters), by: who) else {
+      throw ControlError("EIO", "\(name) was not made.")
+    }
+    return made
   }
 
   /// Changes an interface; the first change that is refused ends it.

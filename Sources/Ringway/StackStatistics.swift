@@ -1,6 +1,7 @@
 // What a stack counts, as records: netisr's tables, protocols, drops, samples for `ringway top`.
 
 public import Control
+internal import Attach
 internal import CRingway
 internal import Ifnet
 internal import Inet
@@ -97,16 +98,17 @@ extension Stack {
   /// One look at what only grows.
   public func topRecord() throws(ControlError) -> TopRecord {
     let streams = workstreams()
+    let workerRows = table("net.isr.workstream")
+    let cards = state.withLock { $0.cards }
+    // What a worker takes over in one go: starts of the send queues that it owns.
+    var batches: [Int: UInt64] = [:]
+    for interface in interfaces.interfaces { for queue in interface.subqueues { batches[queue.owner, default: 0] += queue.counters.starts } }
     let workers = netisr.workers.map { worker in
       let own = streams.filter { $0.wsid == worker.id }
-      let rows = table("net.isr.workers").first { $0["Worker"] == "\(worker.id)" } ?? [:]
+      let row = workerRows.first { $0["WSID"] == "\(worker.id)" } ?? [:]
       var record = TopRecord.Worker(
-        id: worker.id, cpu: worker.cpu, packets: own.reduce(0) { $0 + $1.handled }, batches: UInt64(rows["Batches"] ?? "") ?? 0)
-      record.busyCycles = UInt64(rows["Busy"] ?? "")
-      record.totalCycles = UInt64(rows["Cycles"] ?? "")
-      record.messages = UInt64(rows["Messages"] ?? "")
-      record.sleeps = UInt64(rows["Sleeps"] ?? "")
-      record.wakeups = UInt64(rows["Wakeups"] ?? "")
+        id: worker.id, cpu: worker.cpu, packets: own.reduce(0) { $0 + $1.handled }, batches: batches[worker.id] ?? 0)
+      record.wakeups = UInt64(row["Wakeups"] ?? "")
       return record
     }
     var queues: [TopRecord.Queue] = []
@@ -117,6 +119,10 @@ extension Stack {
           interface: interface.name, direction: "tx", index: queue.index, packets: counters.sent, bytes: counters.bytes, drops: counters.drops)
         record.worker = queue.owner
         record.batches = counters.starts
+        // A card's tail register is written once a send.
+        if let card = cards.first(where: { $0.attachment === interface.driver })?.attachment, queue.index < card.figures.count {
+          record.tailWrites = card.figures[queue.index].sends
+        }
         queues.append(record)
       }
     }

@@ -27,6 +27,8 @@ enum ConfigurationStep: Equatable, CustomStringConvertible {
 
 struct ConfigurationDiff: Equatable {
   var steps: [ConfigurationStep] = []
+  /// Always there, and never made or destroyed.
+  static let builtIn = "lo0"
   /// What cannot change while the daemon runs, a sentence each.
   var warnings: [String] = []
 
@@ -86,12 +88,12 @@ struct ConfigurationDiff: Equatable {
     let after = Self.byKey(new.interfaces, \.name)
     func isSame(_ a: CloneSection?, _ b: CloneSection?) -> Bool { a?.kind == b?.kind && a?.options == b?.options }
     // Those on top (VLANs, bridges) stand below in the file: they go first.
-    for clone in old.interfaces.reversed() where !isSame(after[clone.name], clone) { steps.append(.destroy(clone.name)) }
+    for clone in old.interfaces.reversed() where clone.name != Self.builtIn && !isSame(after[clone.name], clone) { steps.append(.destroy(clone.name)) }
     for clone in new.interfaces {
       var settings = InterfaceSettings(up: false)
       if isSame(before[clone.name], clone) {
         settings = before[clone.name]?.settings ?? settings
-      } else {
+      } else if clone.name != Self.builtIn {
         steps.append(.create(name: clone.name, options: clone.options))
       }
       change(clone.name, from: settings, to: clone.settings)

@@ -10,7 +10,8 @@ enum ConfigurationFile {
   static let defaultPath = "/etc/ringway/ringwayd.toml"
   /// Keys of a cloned interface beside the common ones, by its kind.
   static let cloneKeys: [String: [String]] = [
-    "tap": ["netns", "peer", "device"], "vlan": ["parent", "tag"], "bridge": ["members"], "epair": [], "lo": [],
+    "tap": ["netns", "peer", "worker", "mac"], "vlan": ["parent", "tag", "mac"], "bridge": ["members", "maxaddr", "timeout", "mac"],
+    "epair": ["mac"], "lo": [],
   ]
 
   static func load(_ path: String) throws -> Configuration {

@@ -36,8 +36,7 @@ extension Lifecycle {
     case .destroy(let name): _ = try stack.perform(.destroy(name: name))
     case .deleteRoute(let prefix): _ = try stack.deleteRoute(prefix)
     case .create(let name, let options):
-      if let refusal = stack.refuseCreation?(name) { throw refusal }
-      _ = try stack.perform(.create(name: name, parameters: options))
+      _ = try stack.create(name, options)
     case .change(let interface, let change): _ = try stack.change(interface, [change])
     case .addRoute(let route): _ = try stack.setRoute(route, replacing: true)
     case .sysctl(let name, let value): _ = try stack.setSysctl(name, value)

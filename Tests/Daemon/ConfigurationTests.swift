@@ -89,7 +89,7 @@ func problems(_ text: String) -> [ConfigurationProblem] {
       kind = "tap"
       netns = "/run/netns/a"
       peer = "p0"
-      device = "d0"
+      worker = 1
       [[interface]]
       name = "bridge0"
       members = ["tap3", "uplink0"]
@@ -114,7 +114,7 @@ func problems(_ text: String) -> [ConfigurationProblem] {
       addresses: ["198.18.0.1/24", "2001:2::1/64"], mtu: 9000, up: false, description: "d", groups: ["lan"], linkAddress: "02:00:00:00:00:09",
       media: "autoselect", enable: ["RXCSUM"], disable: ["TXCSUM"], promiscuous: true, polling: true)
     #expect(made.cards == [CardSection(device: "vfio-user:/tmp/s", name: "uplink0", optional: true, queues: 2, ringSize: 1024, allowUnsupportedSFP: true, settings: settings)])
-    #expect(made.interfaces.map(\.options) == [["netns": "/run/netns/a", "peer": "p0", "device": "d0"], ["members": "tap3,uplink0"]])
+    #expect(made.interfaces.map(\.options) == [["netns": "/run/netns/a", "peer": "p0", "worker": "1"], ["members": "tap3,uplink0"]])
     #expect(made.interfaces.map(\.kind) == ["tap", "bridge"])
     #expect(made.routes.count == 2 && made.routes[0].mtu == 1400 && made.routes[1].blackhole == true)
     #expect(made.sysctl == ["net.inet.ip.ttl": "32", "net.isr.dispatch": "direct", "a.b": "1"])
@@ -207,7 +207,7 @@ func problems(_ text: String) -> [ConfigurationProblem] {
     let wanted = try read("[forwarding]\ninet = true\n[[card]]\ndevice = \"a\"\n[[interface]]\nname = \"lo0\"\naddresses = [\"127.0.0.1/8\"]\n[sysctl]\nb = 2\na = 1")
     let diff = ConfigurationDiff(from: .nothing(like: wanted), to: wanted, names: ["a": "ix0"])
     #expect(diff.steps == [
-      .create(name: "lo0", options: [:]), .change(interface: "lo0", .addAddress(address: "127.0.0.1/8", broadcast: nil, destination: nil)),
+      .change(interface: "lo0", .addAddress(address: "127.0.0.1/8", broadcast: nil, destination: nil)),
       .change(interface: "lo0", .flags(set: ["UP"], clear: [])), .change(interface: "ix0", .flags(set: ["UP"], clear: [])),
       .sysctl(name: "net.inet.ip.forwarding", value: "1"), .sysctl(name: "a", value: "1"), .sysctl(name: "b", value: "2"),
     ])

@@ -79,7 +79,8 @@ private final class Served {
     _ = try served.interface("em", unit: 0)
     let client = try served.client()
     #expect(client.hello.privileged && client.hello.calls.contains(InterfaceSet.call))
-    #expect(try client.call(InterfaceList()).map(\.name) == ["em0"])
+    #expect(try client.call(InterfaceList()).map(\.name) == ["lo0", "em0"])
+    #expect(try client.call(InterfaceCloners()).sorted() == ["bridge", "epair", "lo", "tap", "vlan"])
     let before = try client.call(InterfaceGet("em0"))
     #expect(before.mtu == 1500 && before.ether == "02:00:00:00:00:01" && before.type == "ethernet" && !before.flags.contains("UP"))
     let after = try client.call(
@@ -129,6 +130,23 @@ private final class Served {
     #expect(ControlPeer(of: -1) == nil)
   }
 
+  @Test("Interfaces are made, wired and destroyed over the socket")
+  func clones() throws {
+    let served = try Served()
+    let client = try served.client()
+    #expect(try client.call(InterfaceCreate("epair")).name == "epair0a")
+    #expect(try client.call(InterfaceList()).map(\.name).contains("epair0b"))
+    let vlan = try client.call(InterfaceCreate("vlan7", options: ["parent": "epair0a", "tag": "7"])).name
+    #expect(try client.call(InterfaceGet(vlan)).type == "vlan")
+    #expect(errno { try client.call(InterfaceCreate("vlan7", options: ["parent": "epair0a", "tag": "8"])) } == "EEXIST")
+    #expect(errno { try client.call(InterfaceCreate("vlan8", options: ["tag": "8"])) } == "EINVAL")
+    #expect(errno { try client.call(InterfaceCreate("nothing0")) } == "EINVAL")
+    _ = try client.call(InterfaceDestroy("vlan7"))
+    _ = try client.call(InterfaceDestroy("epair0a"))
+    #expect(try client.call(InterfaceList()).map(\.name) == ["lo0"])
+    #expect(errno { try client.call(InterfaceDestroy("epair0a")) } == "ENXIO")
+  }
+
   @Test("Routes come and go")
   func routes() throws {
     let served = try Served()
@@ -162,7 +180,7 @@ private final class Served {
     #expect(errno { try client.call(Statistics(proto: "x25")) } == "ENOENT")
     #expect(try client.call(Drops()).isEmpty)
     #expect(try client.call(NetisrTables()).configuration.first?.current == "1")
-    #expect(try client.call(TopSample()).interfaces.map(\.name) == ["em0"])
+    #expect(try client.call(TopSample()).interfaces.map(\.name) == ["lo0", "em0"])
     #expect(try client.call(NeighbourList()).isEmpty)
     #expect(errno { try client.call(DriverStatistics("em0")) } == "EOPNOTSUPP")
   }
@@ -203,7 +221,7 @@ private final class Served {
       if case .end(let reason) = event { ended = reason }
     }
     #expect(ended == "slow reader" && lost > 0)
-    #expect(try watcher.call(InterfaceList()).isEmpty)
+    #expect(try watcher.call(InterfaceList()).map(\.name) == ["lo0"])
   }
 
   @Test("Hello comes first; wrong lines are answered, too long ones end the connection; clients are limited")
@@ -242,7 +260,7 @@ private final class Served {
       let bytes = (0..<Int.random(in: 1..<400)).map { _ in UInt8.random(in: 0...255) }
       try? socket.send(bytes + [0x0a], deadline: MonotonicClock().now() + 1_000_000_000)
     }
-    #expect(try served.client().call(InterfaceList()).isEmpty)
+    #expect(try served.client().call(InterfaceList()).map(\.name) == ["lo0"])
   }
 
   @Test("A second server at the same path is EADDRINUSE; a stale socket is replaced; another file is left alone")
