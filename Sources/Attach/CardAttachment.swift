@@ -262,13 +262,14 @@ internal import Wire
 
   /// The driver made anew with other options, started again if it ran; when that fails, the old options are back.
   func remake(_ change: (inout PortOptions) -> Void) throws(DriverError) {
-    guard let makeDriver, let old = held else {
+    guard let makeDriver, held != nil else {
       throw .unsupported(card: attached?.name ?? "the card", what: "options that need its driver to be made anew")
     }
-    let before = old.options
+    // No reference to the old driver may outlive `held`: it would stop the card under the new one.
+    let before = driver.options, address = driver.macAddress
     var wanted = before
     change(&wanted)
-    let address = old.macAddress, ran = isRunning
+    let ran = isRunning
     stopCard()
     // One driver a card: the old one goes first.
     held = nil
@@ -286,7 +287,11 @@ internal import Wire
         held = nil
       }
     }
-    if let failure { throw failure }
+    if let failure {
+      // Not even as it was: the card has to go.
+      if held == nil { netisr.workers[0].post { [weak self] in self?.lose(.quarantined("\(failure)")) } }
+      throw failure
+    }
   }
 
   // MARK: The end

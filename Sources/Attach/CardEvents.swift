@@ -76,7 +76,7 @@ extension CardAttachment {
   }
 
   /// A card that cannot be used any more takes its interface with it.
-  private func lose(_ reason: CardLoss) {
+  func lose(_ reason: CardLoss) {
     guard attached != nil else { return }
     detach()
     onLoss?(self, reason)
@@ -84,21 +84,20 @@ extension CardAttachment {
 
   // MARK: Watchdogs
 
-  /// A full ring has stood still for five seconds. The driver looks; when it finds nothing and the ring stays full, the
+  /// A full ring has stood still for five seconds. The driver looks at its card; when the ring is full all the same, the
   /// card is started anew.
   public func watchdog(_ subqueue: Subqueue) {
     subqueue.interface.count(.oerrors)
-    let index = subqueue.index
-    netisr.workers[0].post { [weak self] in
-      guard let self, isRunning, let interface = attached else { return }
-      tick()
-      guard isRunning, interface.subqueues[index].isActive else { return }
-      let isStuck = still { [self] () -> Bool in
-        queues[index].reclaim()
-        queues[index].goOn(wasReset: false)
-        return interface.subqueues[index].isActive
+    guard queues.indices.contains(subqueue.index) else { return }
+    let queue = queues[subqueue.index], first = netisr.workers[0]
+    first.post { [weak self] in
+      self?.tick()
+      queue.worker.post { [weak self] in
+        queue.reclaim()
+        queue.goOn(wasReset: false)
+        guard subqueue.isActive else { return }
+        first.post { [weak self] in if let self, self.isRunning { self.restart() } }
       }
-      if isStuck { restart() }
     }
   }
 

@@ -14,9 +14,12 @@ public final class CardMemory: @unchecked Sendable {
   public let region: NetmapRegion
   /// Pools of cards that have gone, each with the worker that it was bound to.
   private let shelf = Mutex<[Shelved]>([])
+  /// SAFETY of the conformance: the pool is asked on its worker, or by whoever has found it complete.
   private struct Shelved: @unchecked Sendable {
     let pool: PacketPool
     let worker: Worker
+    /// Packets that are not back: its own worker counts.
+    var missing: Int { worker.perform { pool.capacity - pool.available } }
   }
 
   public init(_ allocator: NetmapAllocator) {
@@ -24,19 +27,25 @@ public final class CardMemory: @unchecked Sendable {
     region = NetmapRegion(allocator)
   }
 
-  /// A pool of `count` buffers that belongs to `worker`.
+  /// A pool of `count` buffers that belongs to `worker`. From worker 0, or from a thread that is no worker.
   func takePool(count: Int, for worker: Worker) throws(DriverError) -> PacketPool {
-    // A pool whose packets are all back is used by no thread: it serves again, for whichever worker.
-    let old = shelf.withLock { shelf -> PacketPool? in
-      guard let index = shelf.firstIndex(where: { $0.pool.capacity == count && $0.pool.available == count }) else {
-        // Room for the new one: pools of other sizes that are complete go back to the allocator.
-        shelf.removeAll { $0.pool.available == $0.pool.capacity }
-        return nil
-      }
-      return shelf.remove(at: index).pool
+    var all = shelf.withLock { shelf in
+      defer { shelf = [] }
+      return shelf
     }
+    // A pool whose packets are all back is used by no thread: it serves again, for whichever worker.
+    var found: PacketPool?
+    if let index = all.firstIndex(where: { $0.pool.capacity == count && $0.missing == 0 }) {
+      found = all.remove(at: index).pool
+      found?.unbind()
+    } else {
+      // Room for the new one: pools of other sizes that are complete go back to the allocator.
+      all.removeAll { $0.missing == 0 }
+    }
+    let rest = all
+    shelf.withLock { $0 += rest }
     let pool: PacketPool
-    if let old { pool = old } else { pool = try PacketPool.lent(by: allocator, count: count) }
+    if let found { pool = found } else { pool = try PacketPool.lent(by: allocator, count: count) }
     pool.bind(to: worker.token)
     return pool
   }
@@ -45,7 +54,5 @@ public final class CardMemory: @unchecked Sendable {
   func giveBack(_ pool: PacketPool, of worker: Worker) { shelf.withLock { $0.append(Shelved(pool: pool, worker: worker)) } }
 
   /// Buffers that packets of cards that have gone still hold.
-  public var heldByPackets: Int {
-    shelf.withLock { $0.reduce(0) { $0 + $1.pool.capacity - $1.pool.available } }
-  }
+  public var heldByPackets: Int { shelf.withLock { $0 }.reduce(0) { $0 + $1.missing } }
 }

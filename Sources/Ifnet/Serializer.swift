@@ -139,7 +139,7 @@ public final class OwnerSerializer: InterfaceSerializer {
   }
 }
 
-/// An atomic that an array can hold.
-private final class OwnerCell: Sendable {
+/// The number of an owner worker, where arrays and closures can hold it.
+final class OwnerCell: Sendable {
   let value = Atomic<Int>(0)
 }

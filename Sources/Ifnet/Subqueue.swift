@@ -46,8 +46,8 @@ public struct SubqueueCounters: Equatable, Sendable {
   /// One for each worker, touched by it alone.
   private let stages: SendStagePointer
   private let active = Atomic(false)
-  private let ownerID = Atomic<Int>(0)
-  let watch = SubqueueWatch()
+  private let ownerCell: OwnerCell
+  let watchdog: Watchdog
   private(set) var kicks: [KickMessage] = []
 
   // Under the lock, all of them. SAFETY of the unchecked conformance.
@@ -64,6 +64,9 @@ public struct SubqueueCounters: Equatable, Sendable {
     self.interface = interface
     self.index = index
     staging = interface.table.staging
+    let netisr = interface.table.netisr, cell = OwnerCell()
+    ownerCell = cell
+    watchdog = Watchdog { netisr.workers[cell.value.load(ordering: .acquiring)] }
     queue = ClassicQueue(limits: Self.limits(queueLength, staging))
     let workers = staging.lists.count
     unsafe stages = .allocate(capacity: workers)
@@ -99,7 +102,7 @@ public struct SubqueueCounters: Equatable, Sendable {
   private var waiting: Int { discipline.map { $0.count &+ queue.count } ?? queue.count }
 
   /// The worker whose ring this is.
-  public var owner: Int { ownerID.load(ordering: .acquiring) }
+  public var owner: Int { ownerCell.value.load(ordering: .acquiring) }
 
   /// Sets the owner: the worker whose ring this is. Called on the old owner when the ring is in use: the old one
   /// cannot be in `if_start` then. Kicks that are on their way follow.
@@ -107,7 +110,7 @@ public struct SubqueueCounters: Equatable, Sendable {
     let count = staging.lists.count
     let worker = max(0, worker) % max(1, count)
     interface.serializer.ownerChanged(queue: index, to: worker)
-    ownerID.store(worker, ordering: .releasing)
+    ownerCell.value.store(worker, ordering: .releasing)
   }
 
   /// ifq_set_maxlen: the limit becomes `length` and one full stage for each worker.

@@ -1,12 +1,14 @@
 // Cards as interfaces: names, up and down, traffic, requests.
 
 import DriverKit
+import Ether
 import Ifnet
 import ModelKit
 import Models
 import Netisr
 import NetmapCore
 import Packet
+import Synchronization
 import Testing
 import Wire
 
@@ -95,7 +97,7 @@ import Wire
 
   @Test("A full ring is oactive; what waits goes on in order when the card has sent", arguments: CardKind.allCases)
   func fullRing(_ kind: CardKind) throws {
-    let rig = try CardRig(kind) { $0.queueLength = 1000 }
+    let rig = try CardRig(kind, options: { $0.queueLength = 1000 })
     try rig.up()
     _ = rig.wire.takeSent()
     rig.card.stepsByItself = false
@@ -235,5 +237,41 @@ import Wire
     #expect(rig.catcher.frames.last == tagged)
     #expect(rig.catcher.caught.withLock { $0.last?.flags.isDisjoint(with: [.vlan, .ipChecksum, .tcpChecksum]) } == true)
     rig.attachment.detach()
+  }
+
+  @Test("Through Ethernet and netisr: a protocol's handler on a worker gets what came in, and what it sends goes out", arguments: CardKind.allCases)
+  func throughNetisr(_ kind: CardKind) throws {
+    let proto = NetisrProtocol.ip
+    var layer: EtherLayer?
+    let rig = try CardRig(kind, link: { table in
+      let ether = try EtherLayer(table)
+      ether.register(type: 0x88b5, proto: proto)
+      layer = ether
+      return ether
+    })
+    let ether = try #require(layer)
+    let interface = rig.interface
+    let heard = Mutex<[[UInt8]]>([])
+    try rig.netisr.register(
+      NetisrHandler(name: "echo", proto: proto, dispatch: .deferred) { packet in
+        let bytes = packet.bytes()
+        heard.withLock { $0.append(bytes) }
+        ether.send(packet, to: MACAddress(2, 0, 0, 0, 0, 9), type: 0x88b5, on: interface)
+      })
+    try rig.up()
+    _ = rig.wire.takeSent()
+    for n in 0..<100 {
+      rig.wire.send(CardRig.frame(n))
+      if n % 10 == 9 { rig.finish() }
+    }
+    rig.finish()
+    #expect(heard.withLock { $0 } == (0..<100).map { Array(CardRig.frame($0).dropFirst(14)) })
+    let own = try #require(interface.linkAddress)
+    #expect(rig.wire.takeSent().map(\.bytes) == (0..<100).map { [2, 0, 0, 0, 0, 9] + own.bytes + CardRig.frame($0).dropFirst(12) })
+    #expect(interface.counters.ipackets == 100)
+    #expect(interface.counters.opackets == 100)
+    #expect(rig.netisr.drops.snapshot().isEmpty)
+    rig.attachment.detach()
+    rig.expectNothingHeld()
   }
 }

@@ -1,9 +1,12 @@
 // What happens to a card: links, hangs, removal; and that nothing is lost without a reason.
 
+import DMAMemory
+import DeviceIO
 import DriverKit
 import Ifnet
 import ModelKit
 import Models
+import NetmapCore
 import Netisr
 import PCI
 import Packet
@@ -44,7 +47,7 @@ import Testing
 
   @Test("A transmit hang is found within seconds; what was on the ring is counted, and traffic goes on", arguments: CardKind.allCases)
   func hang(_ kind: CardKind) throws {
-    let rig = try CardRig(kind) { $0.queueLength = 1000 }
+    let rig = try CardRig(kind, options: { $0.queueLength = 1000 })
     try rig.up()
     _ = rig.wire.takeSent()
     rig.model.inject(.transmitHang)
@@ -133,7 +136,7 @@ import Testing
 
   @Test("A card that cannot start leaves the interface down")
   func cannotStart() throws {
-    let rig = try CardRig(.em) { $0.extraBuffers = 0 }
+    let rig = try CardRig(.em, options: { $0.extraBuffers = 0 })
     rig.model.inject(.stuckReset)
     #expect(throws: InterfaceError.self) { try rig.request(.setFlags(old: [], new: .up)) }
     #expect(!rig.interface.flags.contains(.running))
@@ -192,5 +195,71 @@ import Testing
     rig.finish()
     #expect(rig.catcher.frames.count == 1)
     rig.attachment.detach()
+  }
+
+  /// A clock that the test moves.
+  private final class TestClock: TimeSource {
+    let time = Atomic<UInt64>(1_000_000_000)
+    func now() -> UInt64 { time.load(ordering: .relaxed) }
+    func sleep(nanoseconds: UInt64) { time.wrappingAdd(nanoseconds, ordering: .relaxed) }
+  }
+
+  @Test("A ring that stands still although its driver finds nothing: the watchdog starts the card anew, on the owner's word")
+  func stuckRing() throws {
+    var configuration = NetisrConfiguration()
+    configuration.maxThreads = 2
+    configuration.isManual = true
+    let clock = TestClock()
+    let netisr = try Netisr(configuration, clock: clock)
+    let table = InterfaceTable(netisr)
+    table.setLink(Catcher(), for: .ethernet)
+    let allocator = try NetmapAllocator(
+      sizes: PoolSizes(
+        interfaces: 2, interfaceSize: 256, rings: 4, ringSize: 1024, buffers: 2050, minimumBuffers: 16, descriptorBytes: 1 << 20),
+      backing: .normalPages, reachable: [])
+    var options = AttachOptions()
+    options.port.queues = 2
+    options.port.receiveDescriptors = 64
+    options.port.transmitDescriptors = 64
+    let witness = LoopWitness()
+    let attachment = try CardAttachment(
+      LoopDriver(options.port, witness), function: nil, table: table, memory: CardMemory(allocator), options: options)
+    let interface = attachment.interface
+    try interface.bringUp()
+    #expect(interface.flags.contains(.running))
+    witness.isStalled.store(true, ordering: .relaxed)
+    netisr.workers[1].perform {
+      for n in 0..<8 {
+        if let packet = attachment.stackPool(ofQueue: 1).allocate() {
+          packet.fill(with: CardRig.frame(n))
+          interface.transmit(packet)
+        }
+      }
+    }
+    func second() {
+      clock.sleep(nanoseconds: 1_000_000_000)
+      netisr.settle()
+    }
+    #expect(interface.subqueues[1].isActive)
+    for _ in 0..<4 { second() }
+    #expect(witness.starts.load(ordering: .relaxed) == 1)
+    for _ in 0..<2 { second() }
+    #expect(witness.starts.load(ordering: .relaxed) == 2)
+    #expect(interface.counters.oerrors == 1)
+    witness.isStalled.store(false, ordering: .relaxed)
+    for _ in 0..<2 { second() }
+    #expect(witness.sends.load(ordering: .relaxed) == 8)
+    #expect(!interface.subqueues[1].isActive)
+    // An MTU that needs the driver anew is refused where nobody can make it, and nothing has changed.
+    #expect(throws: InterfaceError.self) {
+      try netisr.workers[0].perform { () -> Result<Void, InterfaceError> in
+        do throws(InterfaceError) { try attachment.handle(.setMTU(9000), on: interface) } catch { return .failure(error) }
+        return .success(())
+      }.get()
+    }
+    #expect(interface.flags.contains(.running))
+    attachment.detach()
+    #expect(attachment.memory.heldByPackets == 0)
+    #expect(witness.clashes.load(ordering: .relaxed) == 0)
   }
 }

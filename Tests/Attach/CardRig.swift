@@ -107,7 +107,11 @@ enum CardKind: String, CaseIterable, Sendable, CustomTestStringConvertible {
 
   static let buffers = 4096
 
-  init(_ kind: CardKind, workers: Int = 1, queues: Int = 1, options change: (inout AttachOptions) -> Void = { _ in }) throws {
+  init(
+    _ kind: CardKind, workers: Int = 1, queues: Int = 1,
+    link: (InterfaceTable) throws -> (any LinkLayer)? = { _ in nil },
+    options change: (inout AttachOptions) -> Void = { _ in }
+  ) throws {
     self.kind = kind
     model = try kind.model(wire, queues: queues)
     card = InProcessCard(model, name: "0000:03:00.0", stepsByItself: true)
@@ -117,7 +121,7 @@ enum CardKind: String, CaseIterable, Sendable, CustomTestStringConvertible {
     configuration.isManual = true
     netisr = try Netisr(configuration, clock: clock)
     table = InterfaceTable(netisr)
-    table.setLink(catcher, for: .ethernet)
+    table.setLink(try link(table) ?? catcher, for: .ethernet)
     let allocator = try NetmapAllocator(
       sizes: PoolSizes(
         interfaces: 2, interfaceSize: 256, rings: 4, ringSize: 1024, buffers: Self.buffers + 2, minimumBuffers: 16,

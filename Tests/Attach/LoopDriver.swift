@@ -17,6 +17,8 @@ final class LoopWitness: Sendable {
   let received = Atomic<Int>(0)
   let arms = Atomic<Int>(0)
   let starts = Atomic<Int>(0)
+  /// The ring takes nothing.
+  let isStalled = Atomic(false)
   let inQueues = Atomic<Int>(0)
   let inControl = Atomic<Int>(0)
 }
@@ -43,8 +45,7 @@ final class LoopWitness: Sendable {
   let witness: LoopWitness
   private let queues: [Queue]
   private let control = try! EventFD()
-  /// Refuses the next start.
-  let room = 32
+  private let room = 32
 
   init(_ options: PortOptions, _ witness: LoopWitness) {
     self.options = options
@@ -108,7 +109,7 @@ final class LoopWitness: Sendable {
     asQueue(queue) { queue in
       var n = 0
       let taken = unsafe batch.drain { slots, count in
-        while n < count, queue.frames.count < room {
+        while n < count, queue.frames.count < room, !witness.isStalled.load(ordering: .relaxed) {
           queue.frames.append(UInt(bitPattern: unsafe slots[n]))
           n += 1
         }
