@@ -144,7 +144,7 @@ private final class Served {
     _ = try client.call(InterfaceDestroy("vlan7"))
     _ = try client.call(InterfaceDestroy("epair0a"))
     #expect(try client.call(InterfaceList()).map(\.name) == ["lo0"])
-    #expect(errno { try client.call(InterfaceDestroy("epair0a")) } == "ENXIO")
+    #expect(errno { try client.call(InterfaceDestroy("vlan7")) } == "ENXIO")
   }
 
   @Test("Routes come and go")
