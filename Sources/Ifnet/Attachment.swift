@@ -198,6 +198,9 @@ extension Interface {
       }
       if state.withLock({ $0.addresses.contains { $0 === entry } }) { remove(entry) }
     }
+    state.withLock { $0.addresses = [] }
+    let empty = AddressList([])
+    for worker in table.netisr.workers { worker.perform { [lists] in lists.install(empty, worker: worker.id) } }
   }
 
   /// What is left when no protocol knows the interface any more.
@@ -206,12 +209,7 @@ extension Interface {
     deleteAllMulticast()
     watchdog.stop()
     detachSubqueues()
-    state.withLock { state in
-      state.addresses = []
-      state.taps = []
-    }
+    state.withLock { $0.taps = [] }
     tapCount.store(0, ordering: .releasing)
-    let empty = AddressList([])
-    for worker in table.netisr.workers { worker.perform { [lists] in lists.install(empty, worker: worker.id) } }
   }
 }

@@ -18,7 +18,7 @@ extension Interface {
     }
     blocks.add(.ipackets, UInt64(truncatingIfNeeded: batch.count))
     blocks.add(.ibytes, bytes)
-    if type == .ethernet, groups != 0 { blocks.add(.imcasts, groups) }
+    if groups != 0, type.hasEthernetFrames { blocks.add(.imcasts, groups) }
     if tapCount.load(ordering: .acquiring) != 0 {
       for tap in state.withLock({ $0.taps }) { batch.forEach { tap.passed($0, .input, on: self) } }
     }

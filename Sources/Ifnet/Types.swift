@@ -42,6 +42,8 @@ public struct InterfaceFlags: OptionSet, Hashable, Sendable {
 /// What an interface is (IANA ifType).
 public enum InterfaceType: UInt8, Sendable {
   case other = 1, ethernet = 6, loopback = 24, tunnel = 131, vlan = 135, lag = 161, bridge = 209
+  /// Its frames begin with a destination whose first bit says "group".
+  var hasEthernetFrames: Bool { self == .ethernet || self == .vlan || self == .lag || self == .bridge }
 }
 
 /// Offloads of an interface, with FreeBSD's values where it has them (IFCAP_*).
