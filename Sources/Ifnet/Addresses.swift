@@ -1,7 +1,6 @@
 // Addresses of an interface, and finding one among all.
 
 public import Netisr
-internal import Synchronization
 public import Wire
 
 extension Interface {

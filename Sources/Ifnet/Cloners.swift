@@ -7,7 +7,6 @@
 // names are by then.
 
 public import Netisr
-internal import Synchronization
 
 /// What a cloner is asked to make.
 public struct CloneRequest: Equatable, Sendable {

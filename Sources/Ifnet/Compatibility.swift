@@ -1,12 +1,11 @@
 // Controls of the layer (net.link.*), and the counters as they were a second ago.
 
 internal import Netisr
-internal import Synchronization
 
 /// `net.link.stats_compat`: once a second each interface's counters are copied into the interface, where they stand
 /// still until the next second.
 final class Compatibility: Sendable {
-  private let token = Mutex<WorkerToken?>(nil)
+  private let token = Guarded<WorkerToken?>(nil)
 
   var isOn: Bool { token.withLock { $0 != nil } }
 

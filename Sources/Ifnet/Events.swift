@@ -7,7 +7,6 @@
 
 public import Netisr
 public import Packet
-internal import Synchronization
 
 /// Events that wait for worker 0, and who wants them.
 struct EventHub: Sendable {
@@ -17,7 +16,7 @@ struct EventHub: Sendable {
     var subscribers: [(token: WorkerToken, body: @Sendable (InterfaceEvent, Interface) -> Void)] = []
     var handlers: [(token: WorkerToken, body: @Sendable (Interface, _ isAttach: Bool) -> Void)] = []
   }
-  final class Box: Sendable { let state = Mutex(State()) }
+  final class Box: Sendable { let state = Guarded(State()) }
   private let box = Box()
 
   func add(_ event: InterfaceEvent, _ interface: Interface) { box.state.withLock { $0.pending.append((event, interface)) } }
@@ -81,7 +80,7 @@ public final class InterfaceEventStream: Sendable {
     var records: [InterfaceEventRecord] = []
     var lost = 0
   }
-  private let state = Mutex(State())
+  private let state = Guarded(State())
   private let capacity: Int
   private let ready: (@Sendable () -> Void)?
 

@@ -1,7 +1,6 @@
 // Groups of interfaces: made with their first member, gone with their last. Everybody is in "all".
 
 public import Netisr
-internal import Synchronization
 
 extension Interface {
   /// Joins a group (AIFGROUP).

@@ -83,7 +83,7 @@ public struct InterfaceOptions: Sendable {
     var common: (any LinkCommon)?
     var freeCommon: (@Sendable (any LinkCommon, InterfaceType) -> Void)?
   }
-  let state: Mutex<State>
+  let state: Guarded<State>
 
   init(_ options: InterfaceOptions, driver: any InterfaceDriver, table: InterfaceTable) {
     self.table = table
@@ -101,7 +101,7 @@ public struct InterfaceOptions: Sendable {
     let first = table.netisr.workers[0]
     watchdog = Watchdog { first }
     lists = WorkerSlots(table.numbers, AddressList([]))
-    state = Mutex(State(name: options.name, capabilities: options.capabilities, baudRate: options.baudRate))
+    state = Guarded(State(name: options.name, capabilities: options.capabilities, baudRate: options.baudRate))
   }
 
   // MARK: What packets ask

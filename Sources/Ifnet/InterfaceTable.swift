@@ -15,7 +15,6 @@
 
 public import Netisr
 public import Packet
-internal import Synchronization
 internal import Wire
 
 /// What an interface's link type keeps for it (if_l2com).
@@ -50,8 +49,8 @@ public final class InterfaceTable: @unchecked Sendable {
     var links: [InterfaceType: any LinkLayer] = [:]
     var allocators: [InterfaceType: LinkAllocator] = [:]
   }
-  let state = Mutex(State())
-  let cloners = Mutex(ClonerRegistry())
+  let state = Guarded(State())
+  let cloners = Guarded(ClonerRegistry())
   let numbers: WorkerNumbers
   let views: ViewHolder
   let events = EventHub()

@@ -1,7 +1,6 @@
 // Another link address for an interface (if_setlladdr).
 
 internal import Netisr
-internal import Synchronization
 internal import Wire
 
 extension Interface {

@@ -5,7 +5,6 @@
 //     225.1.1.1 ──┘
 
 internal import Netisr
-internal import Synchronization
 public import Wire
 
 /// A group that an interface is in.

@@ -4,7 +4,6 @@
 
 internal import Netisr
 internal import Packet
-internal import Synchronization
 internal import Wire
 
 extension InterfaceTable {

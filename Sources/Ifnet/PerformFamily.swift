@@ -1,7 +1,6 @@
 // Requests that others decide: address requests go to their family, media and tunnels to the driver.
 
 internal import Netisr
-internal import Synchronization
 internal import Wire
 
 extension InterfaceTable {

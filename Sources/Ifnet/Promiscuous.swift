@@ -2,7 +2,6 @@
 // the first that wants it and of the last that does not.
 
 internal import Netisr
-internal import Synchronization
 
 extension Interface {
   public var promiscuousCount: Int { state.withLock { $0.promiscuousCount } }

@@ -1,7 +1,6 @@
 // Up and down, and the flags that are set by request.
 
 internal import Netisr
-internal import Synchronization
 
 extension Interface {
   /// Brings the interface up, as SIFFLAGS with UP does.

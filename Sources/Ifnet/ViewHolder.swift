@@ -2,18 +2,17 @@
 
 public import Netisr
 public import Packet
-internal import Synchronization
 public import Wire
 
 /// The views. Netisr holds them as well, so they know nothing of the table.
 final class ViewHolder: Sendable {
   let slots: WorkerSlots<TableView>
-  private let shared: Mutex<TableView>
+  private let shared: Guarded<TableView>
 
   init(_ numbers: WorkerNumbers) {
     let empty = TableView([], limit: 1)
     slots = WorkerSlots(numbers, empty)
-    shared = Mutex(empty)
+    shared = Guarded(empty)
   }
 
   func setShared(_ view: TableView) { shared.withLock { $0 = view } }

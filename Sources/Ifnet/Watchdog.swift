@@ -23,7 +23,7 @@ public final class Watchdog: Sendable {
     var expire: (@Sendable () -> Bool)?
   }
   private let seconds = Atomic<Int>(0)
-  private let state = Mutex(State())
+  private let state = Guarded(State())
   private let owner: @Sendable () -> Worker
 
   /// - Parameter owner: the worker on which it looks next; asked before each second.

@@ -7,7 +7,6 @@
 
 internal import Netisr
 internal import Packet
-internal import Synchronization
 internal import Wire
 
 /// A slot a worker.

@@ -80,15 +80,10 @@ extension Inet6 {
 
   // MARK: The link layer's groups
 
-  func joinLink(_ group: IPv6Address, _ link: Link6) {
-    guard let mac = try? link.interface.link?.resolveMulticast(.ipv6(group), on: link.interface) else { return }
-    try? link.interface.driver.handle(.addMulticast(mac), on: link.interface)
-  }
+  // Groups that share a link-level address are counted by the interface (RFC 2464, section 7). A card whose filter is
+  // full does not hear the group; the group stays joined all the same.
 
-  func leaveLink(_ group: IPv6Address, _ link: Link6) {
-    guard let mac = try? link.interface.link?.resolveMulticast(.ipv6(group), on: link.interface) else { return }
-    // Several groups share a link-level address (RFC 2464, section 7).
-    guard !link.groups.keys.contains(where: { $0.multicastMAC == mac.rawValue }) else { return }
-    try? link.interface.driver.handle(.deleteMulticast(mac), on: link.interface)
-  }
+  func joinLink(_ group: IPv6Address, _ link: Link6) { try? link.interface.addMulticast(.ipv6(group)) }
+
+  func leaveLink(_ group: IPv6Address, _ link: Link6) { try? link.interface.deleteMulticast(.ipv6(group)) }
 }
