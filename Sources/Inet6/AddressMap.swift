@@ -39,14 +39,13 @@ internal import Wire
     return Int(truncatingIfNeeded: hash >> 33) & mask
   }
 
-  /// Where the value lies, until the next change; nil when there is none.
-  @inline(__always) func find(_ address: IPv6Address, _ link: UInt32) -> UnsafeMutablePointer<Value>? {
+  /// Where the entry lies, until the next change; nil when there is none.
+  @inline(__always) func find(_ address: IPv6Address, _ link: UInt32) -> UnsafeMutablePointer<Slot>? {
     var at = home(address, link)
     // SAFETY: `at` is masked; the table is at most half full, so the probe ends at a free slot.
     while unsafe slots[at].isUsed {
       if unsafe slots[at].low == address.low && slots[at].high == address.high && slots[at].link == link {
-        return unsafe UnsafeMutableRawPointer(slots + at).advanced(by: MemoryLayout<Slot>.offset(of: \.value)!)
-          .assumingMemoryBound(to: Value.self)
+        return unsafe slots + at
       }
       at = (at &+ 1) & mask
     }
@@ -55,7 +54,7 @@ internal import Wire
 
   mutating func set(_ address: IPv6Address, _ link: UInt32, _ value: Value) {
     if let old = unsafe find(address, link) {
-      unsafe old.pointee = value
+      unsafe old.pointee.value = value
       return
     }
     if (count + 1) * 2 > mask + 1 { grow() }

@@ -174,6 +174,7 @@ extension Inet6 {
     guard record.state != .ready else { return }
     record.state = .ready
     publish(record, link)
+    announce(.ready(record.address, interface: link.index))
     if record.address.isLinkLocal, link.isUp, !link.isLoopback {
       // What was reported from nobody is reported again (RFC 3590).
       reportAll(link)
@@ -188,6 +189,7 @@ extension Inet6 {
     record.state = .duplicated
     counters0.add(.duplicates)
     publish(record, link)
+    announce(.duplicated(record.address, interface: link.index))
     removeRoutes(record, link)
     // The card's own identifier is not unique: nothing of IPv6 may run here (section 5.4.5).
     if let mac = link.interface.linkAddress, record.address == IPv6Address(linkLocal: mac) {

@@ -22,7 +22,10 @@ extension Inet6 {
       guard let link = inet6.owner.links[interface.index.word] else { return }
       inet6.bringDown(link)
       for record in link.addresses { inet6.removeAddress(record, link) }
-      for group in link.groups.keys { inet6.forgetGroup(group, link) }
+      for (group, state) in link.groups {
+        inet6.forgetGroup(group, link)
+        if !state.isForeign { try? interface.deleteMulticast(.ipv6(group)) }
+      }
       for neighbour in inet6.owner.neighbours.values where neighbour.key.link == link.index.word {
         inet6.forget(neighbour, .interfaceGone)
       }

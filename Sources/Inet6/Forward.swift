@@ -37,7 +37,8 @@ extension Inet6 {
       unsafe sendError(.hopLimitExceeded, about: packet, worker)
       return dropInput(packet, .ipTimeToLive, counters)
     }
-    guard let route = routes.lookup(destination) else {
+    // SAFETY (here and below): `routes` and `ether` hold the two for as long as this object lives.
+    guard let route = unsafe fastRoutes._withUnsafeGuaranteedRef({ $0.lookup(destination) }) else {
       counters.add(.noRoute)
       unsafe sendError(.unreachable(.noRoute), about: packet, worker)
       return dropInput(packet, .ipNoRoute, counters)
@@ -66,14 +67,15 @@ extension Inet6 {
     }
     bytes.set8(hops &- 1, IPv6Header.hopLimit)
     counters.add(.forwarded)
-    ether.delivered(packet.interface)
+    let received = packet.interface
+    unsafe fastEther._withUnsafeGuaranteedRef { $0.delivered(received) }
     // What the card found is no wish for the card that sends.
     packet.flags.formIntersection(.hashed)
     unsafe emit(packet, to: nextHop, on: route.interface, slot, worker, forwarded: true)
   }
 
   /// A route that leads nowhere, or home to an address that is not ready.
-  private func refuse(_ packet: consuming Packet, _ route: Route6, _ worker: WorkerPointer) {
+  @inline(never) private func refuse(_ packet: consuming Packet, _ route: Route6, _ worker: WorkerPointer) {
     let counters = unsafe worker.pointee.counters
     counters.add(.cannotForward)
     if route.flags.contains(.local) { return dropInput(packet, .ipNotForUs, counters) }
@@ -82,7 +84,7 @@ extension Inet6 {
   }
 
   /// Hop-by-hop options are every router's matter (RFC 8200, section 4.3). false: the packet goes no further.
-  private func checkHopByHop(_ packet: borrowing Packet, _ worker: WorkerPointer) -> Bool {
+  @inline(never) private func checkHopByHop(_ packet: borrowing Packet, _ worker: WorkerPointer) -> Bool {
     let bytes = packet.v6
     let length = (Int(bytes.get8(IPv6Header.size + 1)) + 1) * 8
     guard bytes.holds(8, at: IPv6Header.size), bytes.holds(length, at: IPv6Header.size) else { return false }
@@ -112,9 +114,9 @@ extension Inet6 {
     if nextHop.isMulticast {
       mac = nextHop.multicastMAC
     } else if let found = unsafe worker.pointee.neighbours.find(nextHop, link.word) {
-      mac = unsafe found.pointee.mac
-      if unsafe found.pointee.tellsOwner {
-        unsafe found.pointee.tellsOwner = false
+      mac = unsafe found.pointee.value.mac
+      if unsafe found.pointee.value.tellsOwner {
+        unsafe found.pointee.value.tellsOwner = false
         tellUse(of: nextHop, link)
       }
     } else {
@@ -124,12 +126,14 @@ extension Inet6 {
     let record = unsafe packet.intoRaw()
     // SAFETY: the control half holds the interface until every worker has forgotten the slot; the packet was this
     // function's and is the callee's now.
-    unsafe interface._withUnsafeGuaranteedRef {
-      unsafe ether.send(Packet(unsafe: record), to: target, type: Ethernet.typeIPv6, on: $0)
+    unsafe interface._withUnsafeGuaranteedRef { interface in
+      unsafe fastEther._withUnsafeGuaranteedRef { ether in
+        unsafe ether.send(Packet(unsafe: record), to: target, type: Ethernet.typeIPv6, on: interface)
+      }
     }
   }
 
-  func emitElsewhere(_ packet: consuming Packet, to nextHop: IPv6Address, _ interface: Unmanaged<Interface>) {
+  @inline(never) func emitElsewhere(_ packet: consuming Packet, to nextHop: IPv6Address, _ interface: Unmanaged<Interface>) {
     // SAFETY: as in `emit`.
     let interface = unsafe interface.takeUnretainedValue()
     if let link = interface.link {

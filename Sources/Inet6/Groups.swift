@@ -9,7 +9,10 @@ internal import Wire
 
 /// A group on a link.
 final class Group6 {
+  /// Joins by this module.
   var references = 1
+  /// Somebody else has joined on the interface; this module only listens and reports.
+  var isForeign = false
   var timer: WorkerToken?
   /// State changes still to be repeated (robustness variable 2).
   var repeats = 0
@@ -24,13 +27,21 @@ extension Inet6 {
   func join(_ group: IPv6Address, _ link: Link6) {
     if let known = link.groups[group] {
       known.references += 1
+      if known.isForeign {
+        known.isForeign = false
+        try? link.interface.addMulticast(.ipv6(group))
+      }
       return
     }
     link.groups[group] = Group6()
+    try? link.interface.addMulticast(.ipv6(group))
+    listen(group, link)
+  }
+
+  private func listen(_ group: IPv6Address, _ link: Link6) {
     let index = link.index.word
     let own = OwnAddress(bits: OwnAddress.group, prefixLength: 128, link: index)
     unsafe publish { unsafe $0.pointee.own.set(group, index, own) }
-    joinLink(group, link)
     announce(group, .toExclude, link)
   }
 
@@ -38,6 +49,15 @@ extension Inet6 {
     guard let known = link.groups[group] else { return }
     known.references -= 1
     guard known.references <= 0 else { return }
+    if !known.isForeign {
+      try? link.interface.deleteMulticast(.ipv6(group))
+      // Somebody else is still in it.
+      if link.groups[group] === known, link.interface.membership(of: .ipv6(group)) != nil {
+        known.isForeign = true
+        known.references = 0
+        return
+      }
+    }
     let says = known.wasLastReporter
     forgetGroup(group, link)
     guard link.isUp, Self.isReported(group) else { return }
@@ -53,7 +73,33 @@ extension Inet6 {
     link.groups.removeValue(forKey: group)?.timer?.cancel()
     let index = link.index.word
     unsafe publish { unsafe $0.pointee.own.remove(group, index) }
-    leaveLink(group, link)
+  }
+
+  /// Groups that others join and leave on an interface.
+  func followGroups() -> WorkerToken {
+    table.subscribe { [weak self] event, interface in
+      guard let self else { return }
+      let index = interface.index.word
+      let change: @Sendable (Inet6) -> Void
+      switch event {
+      case .multicastAdded(.ipv6(let group)):
+        change = { inet6 in
+          guard let link = inet6.owner.links[index], link.groups[group] == nil else { return }
+          let state = Group6()
+          (state.references, state.isForeign) = (0, true)
+          link.groups[group] = state
+          inet6.listen(group, link)
+        }
+      case .multicastRemoved(.ipv6(let group)):
+        change = { inet6 in
+          guard let link = inet6.owner.links[index], link.groups[group]?.isForeign == true else { return }
+          inet6.leave(group, link)
+        }
+      default: return
+      }
+      let worker0 = netisr.worker(0)
+      if worker0.isCurrent { change(self) } else { worker0.post { change(self) } }
+    }
   }
 
   private func isVersion1(_ link: Link6) -> Bool { netisr.clock.now() < link.version1Until }

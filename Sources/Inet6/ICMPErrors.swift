@@ -27,7 +27,7 @@ final class RateWindow: Sendable {
 
 extension Inet6 {
   /// Sends an error about a packet that starts with its IPv6 header, if one may be sent.
-  func sendError(_ error: ICMPv6Error, about packet: borrowing Packet, _ worker: WorkerPointer) {
+  @inline(never) func sendError(_ error: ICMPv6Error, about packet: borrowing Packet, _ worker: WorkerPointer) {
     let counters = unsafe worker.pointee.counters
     counters.add(.errors)
     let bytes = packet.v6

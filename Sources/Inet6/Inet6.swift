@@ -21,7 +21,7 @@ public import Netisr
 public import Packet
 public import Routes
 internal import Synchronization
-internal import Wire
+public import Wire
 
 /// IPv6 over one stack's interfaces and routes.
 @safe public final class Inet6: ProtocolDomain, @unchecked Sendable {
@@ -31,6 +31,9 @@ internal import Wire
   public let netisr: Netisr
   public let configuration: Inet6Configuration
   public var family: AddressFamily { .ipv6 }
+  // The packet path's way to the two, without counting references; `ether` and `routes` keep them alive.
+  let fastEther: Unmanaged<EtherLayer>
+  let fastRoutes: Unmanaged<RouteTable>
   let workers: UnsafeMutablePointer<Inet6Worker>
   let workerCount: Int
   /// What worker 0 owns.
@@ -41,6 +44,7 @@ internal import Wire
   let paths = PathMTUCache()
   private let current: Mutex<Inet6Settings>
   private let upper = Mutex(UpperTable())
+  private let observer = Mutex<(@Sendable (Inet6Event) -> Void)?>(nil)
 
   /// Registers with netisr, the link layer and the interfaces. Worker 0 must run (or be run by hand) for addresses
   /// to be configured.
@@ -48,6 +52,8 @@ internal import Wire
   public init(ether: EtherLayer, routes: RouteTable, configuration: Inet6Configuration = Inet6Configuration()) throws(NetisrError) {
     self.ether = ether
     self.routes = routes
+    unsafe fastEther = Unmanaged.passUnretained(ether)
+    unsafe fastRoutes = Unmanaged.passUnretained(routes)
     self.configuration = configuration
     table = ether.table
     netisr = ether.netisr
@@ -57,7 +63,7 @@ internal import Wire
     owner = OwnerState(seed: seed)
     unsafe workers = .allocate(capacity: workerCount)
     for id in 0..<workerCount {
-      unsafe (workers + id).initialize(to: Inet6Worker(id: id, seed: seed &+ UInt64(id), upper: UpperTable()))
+      unsafe (workers + id).initialize(to: Inet6Worker(id: id, token: netisr.worker(id).token, seed: seed &+ UInt64(id), upper: UpperTable()))
       unsafe workers[id].settings = configuration.settings
     }
     try registerHandlers()
@@ -65,7 +71,11 @@ internal import Wire
     ether.register(type: Ethernet.typeIPv6, proto: .ipv6)
     ether.setResolver(.ipv6) { [unowned self] packet, nextHop, interface in resolve(packet, nextHop, interface) }
     table.register(self)
-    onOwner { $0.startHousekeeping() }
+    let token = followGroups()
+    onOwner {
+      $0.owner.groups = token
+      $0.startHousekeeping()
+    }
   }
 
   deinit {
@@ -93,7 +103,7 @@ internal import Wire
   /// The calling worker's half; nil on a thread that is no worker of this dispatcher.
   @inline(__always) var here: WorkerPointer? {
     let id = Int(rw_thread_worker_id())
-    guard rw_thread_token() != 0, id < workerCount else { return nil }
+    guard id < workerCount, unsafe workers[id].token == rw_thread_token() else { return nil }
     return unsafe workers + id
   }
 
@@ -145,6 +155,10 @@ internal import Wire
     onOwner { inet6 in unsafe inet6.publish { unsafe $0.pointee.upper = table } }
   }
 
+  /// Called on worker 0 when an address has been proven or found to be somebody else's; nil: nobody is.
+  public func onEvent(_ body: (@Sendable (Inet6Event) -> Void)?) { observer.withLock { $0 = body } }
+  func announce(_ event: Inet6Event) { observer.withLock { $0 }?(event) }
+
   // MARK: Statistics
 
   /// A counter, summed over workers.
@@ -154,6 +168,14 @@ internal import Wire
 
   /// All counters, in the order of `netstat -s`.
   public var statistics: [(counter: Inet6Counter, value: UInt64)] { Inet6Counter.allCases.map { ($0, self[$0]) } }
+}
+
+/// What has become of an address (RFC 4862, section 5.4).
+public enum Inet6Event: Equatable, Sendable {
+  /// Nobody else has it: it is in use.
+  case ready(IPv6Address, interface: InterfaceIndex)
+  /// Somebody else has it: it stays unused.
+  case duplicated(IPv6Address, interface: InterfaceIndex)
 }
 
 /// Upper protocols by their number.

@@ -14,7 +14,7 @@ enum InputVerdict: Equatable {
 
 extension Inet6 {
   /// Frees a packet that came in and does not go on.
-  @inline(__always) func dropInput(_ packet: consuming Packet, _ reason: DropReason, _ counters: CounterBlock) {
+  @inline(never) func dropInput(_ packet: consuming Packet, _ reason: DropReason, _ counters: CounterBlock) {
     counters.add(.inputDrops)
     netisr.drops.drop(packet, reason, proto: NetisrProtocol.ipv6.rawValue)
   }
@@ -26,7 +26,7 @@ extension Inet6 {
   }
 
   /// Frees a packet on its way out.
-  @inline(__always) func dropOutput(_ packet: consuming Packet, _ reason: DropReason, _ link: InterfaceIndex, _ counters: CounterBlock) {
+  @inline(never) func dropOutput(_ packet: consuming Packet, _ reason: DropReason, _ link: InterfaceIndex, _ counters: CounterBlock) {
     counters.add(.outputDrops)
     netisr.drops.drop(packet, reason, interface: link, proto: NetisrProtocol.ipv6.rawValue)
   }
@@ -37,6 +37,7 @@ extension Inet6 {
       return netisr.drops.drop(packet, .netisrNoPlacement, proto: NetisrProtocol.ipv6.rawValue)
     }
     unsafe worker.pointee.counters.add(.total)
+    Self.fit(packet)
     switch unsafe Self.look(packet, worker) {
     case .forward: unsafe forward(packet, worker)
     case .own: unsafe receive(packet, worker)
@@ -46,20 +47,25 @@ extension Inet6 {
     }
   }
 
+  /// The header in one buffer, and nothing behind the packet that Ethernet put there to fill its frame.
+  @inline(__always) static func fit(_ packet: borrowing Packet) {
+    guard packet.pullUp(IPv6Header.size) else { return }
+    let size = IPv6Header.size &+ Int(packet.v6.get16(IPv6Header.payloadLength))
+    if size < packet.count { packet.truncate(to: size) }
+  }
+
   #if RINGWAY_CHECKED
     @_noAllocation @_noLocks
   #endif
   static func look(_ packet: borrowing Packet, _ worker: WorkerPointer) -> InputVerdict {
-    guard packet.pullUp(IPv6Header.size) else { return .drop(.tooShort, .tooSmall) }
     let bytes = packet.v6
+    guard bytes.count >= IPv6Header.size else { return .drop(.tooShort, .tooSmall) }
     guard bytes.get8(0) >> 4 == 6 else { return .drop(.ipMalformed, .badVersion) }
     let size = IPv6Header.size &+ Int(bytes.get16(IPv6Header.payloadLength))
     guard size <= packet.count else { return .drop(.ipMalformed, .tooShort) }
     let link = packet.interface
     let slot = unsafe worker.pointee.slot(link)
     guard slot.isUsable else { return .drop(.interfaceDown, .cannotForward) }
-    // What Ethernet put behind it to fill its frame.
-    if size < packet.count { packet.truncate(to: size) }
     let source = bytes.address(IPv6Header.source)
     let destination = bytes.address(IPv6Header.destination)
     guard !source.isMulticast, !destination.isUnspecified, !source.isV4Mapped, !destination.isV4Mapped else {
@@ -105,7 +111,8 @@ extension Inet6 {
       // Nothing follows, by the sender's own word (RFC 8200, section 4.7).
       return delivered(packet.interface, counters)
     }
-    unsafe sendError(.unknownNext(at: field), about: packet, worker)
+    // A datagram for a port that nobody has: what tells traceroute that it has arrived (RFC 4443, section 3.1).
+    unsafe sendError(next == IPv6Next.udp ? .unreachable(.port) : .unknownNext(at: field), about: packet, worker)
     dropInput(packet, .ipUnknownProtocol, counters)
   }
 
@@ -116,6 +123,7 @@ extension Inet6 {
     }
     let counters = unsafe worker.pointee.counters
     // It counted when its fragments came; each of them but one is absorbed.
+    Self.fit(packet)
     switch unsafe Self.look(packet, worker) {
     case .own: unsafe receive(packet, worker)
     case .forward: dropInput(packet, .ipNotForUs, counters)

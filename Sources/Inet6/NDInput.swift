@@ -35,7 +35,7 @@ extension Inet6 {
     let link = packet.interface.word
     if case .neighbourSolicitation(let target, _) = message {
       // Also addresses that are not ready yet are worth a look.
-      guard let own = unsafe worker.pointee.own.find(target, target.isLinkScoped ? link : 0), unsafe own.pointee.link == link else {
+      guard let own = unsafe worker.pointee.own.find(target, target.isLinkScoped ? link : 0), unsafe own.pointee.value.link == link else {
         return dropInput(packet, .neighbourNotForUs, counters)
       }
     }

@@ -52,7 +52,7 @@ extension Inet6 {
   // MARK: Workers' side
 
   /// A packet whose next hop is not known here: worker 0 sees to it.
-  func hold(_ packet: consuming Packet, for nextHop: IPv6Address, on link: InterfaceIndex, _ worker: WorkerPointer, forwarded: Bool) {
+  @inline(never) func hold(_ packet: consuming Packet, for nextHop: IPv6Address, on link: InterfaceIndex, _ worker: WorkerPointer, forwarded: Bool) {
     let key = NeighbourKey(address: nextHop, link: link.word)
     let worker0 = netisr.worker(0)
     if worker0.isCurrent { return held(packet, key, forwarded) }

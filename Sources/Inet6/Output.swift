@@ -75,11 +75,11 @@ extension Inet6 {
     packet.flags = []
     let scoped = destination.isLinkScoped ? interface.word : 0
     if !destination.isMulticast, let own = unsafe worker.pointee.own.find(destination, scoped),
-      unsafe own.pointee.bits & OwnAddress.ready != 0
+      unsafe own.pointee.value.bits & OwnAddress.ready != 0
     {
       let loop = unsafe worker.pointee.slot(worker.pointee.loopback)
       if loop.isUsable, let interface = unsafe loop.interface { return unsafe emitElsewhere(packet, to: destination, interface) }
-      packet.interface = unsafe InterfaceIndex(word: own.pointee.link)
+      packet.interface = unsafe InterfaceIndex(word: own.pointee.value.link)
       netisr.queue(.ipv6, packet)
       return
     }

@@ -25,6 +25,7 @@ final class OwnerState {
   var neighbours: [NeighbourKey: Neighbour] = [:]
   var isStopped = false
   var housekeeping: WorkerToken?
+  var groups: WorkerToken?
 
   init(seed: UInt64) { random = SplitMix(state: seed) }
 }
@@ -137,6 +138,7 @@ extension Inet6 {
     onOwner { inet6 in
       inet6.owner.isStopped = true
       inet6.owner.housekeeping?.cancel()
+      inet6.owner.groups?.cancel()
       for neighbour in inet6.owner.neighbours.values {
         neighbour.timer?.cancel()
         inet6.dropHeld(neighbour, .interfaceGone)

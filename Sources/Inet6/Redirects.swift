@@ -8,7 +8,7 @@ internal import Wire
 
 extension Inet6 {
   /// Tells the sender of a packet that goes out where it came in of its better first hop (section 8.2).
-  func sendRedirect(about packet: borrowing Packet, nextHop: IPv6Address, _ worker: WorkerPointer) {
+  @inline(never) func sendRedirect(about packet: borrowing Packet, nextHop: IPv6Address, _ worker: WorkerPointer) {
     let counters = unsafe worker.pointee.counters
     let bytes = packet.v6
     let source = bytes.address(IPv6Header.source)
@@ -22,7 +22,7 @@ extension Inet6 {
       let message = unsafe allocate(worker)
     else { return }
     var mac: UInt64?
-    if let found = unsafe worker.pointee.neighbours.find(nextHop, link.word) { mac = unsafe found.pointee.mac }
+    if let found = unsafe worker.pointee.neighbours.find(nextHop, link.word) { mac = unsafe found.pointee.value.mac }
     let optionSize = mac == nil ? 0 : 8
     let room = min(IPv6Header.minimumMTU - IPv6Header.size, message.tailroom) - 40 - optionSize - 8
     let quoted = min(packet.count, room) & ~7

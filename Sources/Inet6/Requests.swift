@@ -1,4 +1,4 @@
-// What people ask of neighbours (`ringway ndp`), and groups on the link layer.
+// What people ask of neighbours, routers and groups (`ringway ndp`).
 
 public import Ifnet
 internal import Netisr
@@ -77,13 +77,4 @@ extension Inet6 {
 
   /// Destinations whose path carries less than its first link: address, bytes.
   public func pathMTUs() -> [(destination: IPv6Address, mtu: Int)] { paths.all.map { ($0.0, $0.1) } }
-
-  // MARK: The link layer's groups
-
-  // Groups that share a link-level address are counted by the interface (RFC 2464, section 7). A card whose filter is
-  // full does not hear the group; the group stays joined all the same.
-
-  func joinLink(_ group: IPv6Address, _ link: Link6) { try? link.interface.addMulticast(.ipv6(group)) }
-
-  func leaveLink(_ group: IPv6Address, _ link: Link6) { try? link.interface.deleteMulticast(.ipv6(group)) }
 }

@@ -57,6 +57,7 @@ extension InterfaceIndex {
 /// A worker's half of IPv6, at a fixed address. Only that worker touches it (but for `counters`).
 @safe struct Inet6Worker: ~Copyable {
   let id: Int
+  let token: UInt32
   let counters: CounterBlock
   private(set) var slots: UnsafeMutablePointer<InterfaceSlot>
   private(set) var slotCount: Int
@@ -68,8 +69,9 @@ extension InterfaceIndex {
   var loopback = InterfaceIndex.none
   var upper: UpperTable
 
-  init(id: Int, seed: UInt64, upper: UpperTable) {
+  init(id: Int, token: UInt32, seed: UInt64, upper: UpperTable) {
     self.id = id
+    self.token = token
     self.upper = upper
     counters = CounterBlock()
     slotCount = 16
@@ -112,15 +114,20 @@ extension InterfaceIndex {
 
   /// Whether some interface has this address: on the loopback interface scopes are lost.
   func isOwnAnywhere(_ address: IPv6Address) -> Bool {
-    var found = false
-    own.forEach { other, _, own in if other == address, own.bits & OwnAddress.ready != 0 { found = true } }
-    return found
+    var i = 0
+    while i <= own.mask {
+      // SAFETY: the table has mask + 1 slots.
+      let slot = unsafe own.slots[i]
+      if slot.isUsed, slot.low == address.low, slot.high == address.high, slot.value.bits & OwnAddress.ready != 0 { return true }
+      i &+= 1
+    }
+    return false
   }
 
   /// Whether a packet to `address` that came in on `link` is for this machine.
   @inline(__always) func isOwn(_ address: IPv6Address, on link: UInt32) -> Bool {
     guard let found = unsafe own.find(address, address.isLinkScoped || address.isMulticast ? link : 0) else { return false }
-    return unsafe found.pointee.bits & (OwnAddress.ready | OwnAddress.group) != 0
+    return unsafe found.pointee.value.bits & (OwnAddress.ready | OwnAddress.group) != 0
   }
 }
 

@@ -88,14 +88,14 @@ enum Make {
     return ~sum & 0xffff
   }
 
-  static func icmp(_ from: String, _ to: String, _ type: UInt8, _ code: UInt8 = 0, _ rest: [UInt8]) -> [UInt8] {
+  static func icmp(_ from: String, _ to: String, _ type: UInt8, code: UInt8 = 0, _ rest: [UInt8]) -> [UInt8] {
     let sum = checksum(from, to, next: 58, [type, code, 0, 0] + rest)
     return [type, code] + word(sum) + rest
   }
 
   /// A whole ICMPv6 packet.
   static func packet(_ from: String, _ to: String, _ type: UInt8, code: UInt8 = 0, hops: UInt8 = 255, _ rest: [UInt8]) -> [UInt8] {
-    ipv6(from, to, next: 58, hops: hops, icmp(from, to, type, code, rest))
+    ipv6(from, to, next: 58, hops: hops, icmp(from, to, type, code: code, rest))
   }
 
   static func echo(_ from: String, _ to: String, hops: UInt8 = 64, id: Int = 1, sequence: Int = 1, _ data: [UInt8] = Array(0..<56)) -> [UInt8] {
