@@ -106,11 +106,13 @@ extension Inet6 {
     _ packet: consuming Packet, to nextHop: IPv6Address, on link: InterfaceIndex, _ slot: InterfaceSlot, _ worker: WorkerPointer,
     forwarded: Bool = false
   ) {
-    guard let interface = unsafe slot.interface else {
-      return unsafe dropOutput(packet, .interfaceGone, link, worker.pointee.counters)
+    guard slot.isEthernet else {
+      guard let interface = unsafe slot.interface else {
+        return unsafe dropOutput(packet, .interfaceGone, link, worker.pointee.counters)
+      }
+      return unsafe emitElsewhere(packet, to: nextHop, interface)
     }
-    guard slot.isEthernet else { return unsafe emitElsewhere(packet, to: nextHop, interface) }
-    var mac: UInt64
+    let mac: UInt64
     if nextHop.isMulticast {
       mac = nextHop.multicastMAC
     } else if let found = unsafe worker.pointee.neighbours.find(nextHop, link.word) {
@@ -122,24 +124,20 @@ extension Inet6 {
     } else {
       return unsafe hold(packet, for: nextHop, on: link, worker, forwarded: forwarded)
     }
-    let target = MACAddress(rawValue: mac)
     let record = unsafe packet.intoRaw()
-    // SAFETY: the control half holds the interface until every worker has forgotten the slot; the packet was this
-    // function's and is the callee's now.
-    unsafe interface._withUnsafeGuaranteedRef { interface in
-      unsafe fastEther._withUnsafeGuaranteedRef { ether in
-        unsafe ether.send(Packet(unsafe: record), to: target, type: Ethernet.typeIPv6, on: interface)
-      }
+    // SAFETY: the packet was this function's and is the callee's now.
+    unsafe fastEther._withUnsafeGuaranteedRef {
+      unsafe $0.send(Packet(unsafe: record), to: mac, type: Ethernet.typeIPv6, through: link)
     }
   }
 
   @inline(never) func emitElsewhere(_ packet: consuming Packet, to nextHop: IPv6Address, _ interface: Unmanaged<Interface>) {
-    // SAFETY: as in `emit`.
+    // SAFETY: the control half holds the interface until every worker has forgotten the slot.
     let interface = unsafe interface.takeUnretainedValue()
     if let link = interface.link {
       link.output(packet, to: .ipv6(nextHop), on: interface)
     } else {
-      netisr.drops.drop(packet, .peerGone, interface: interface.index, proto: NetisrProtocol.ipv6.rawValue)
+      netisr.drops.drop(packet, .sendInterfaceGone, interface: interface.index, proto: NetisrProtocol.ipv6.rawValue)
     }
   }
 }

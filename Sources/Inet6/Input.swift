@@ -28,7 +28,15 @@ extension Inet6 {
   /// Frees a packet on its way out.
   @inline(never) func dropOutput(_ packet: consuming Packet, _ reason: DropReason, _ link: InterfaceIndex, _ counters: CounterBlock) {
     counters.add(.outputDrops)
-    netisr.drops.drop(packet, reason, interface: link, proto: NetisrProtocol.ipv6.rawValue)
+    var reason = reason
+    switch reason {
+    case .noBuffer: reason = .sendNoBuffer
+    case .interfaceDown, .interfaceGone: reason = .sendInterfaceGone
+    default: break
+    }
+    // What no interface was to send is no interface's loss: it was received, and counted, before.
+    let loser = reason.isOutput ? link : InterfaceIndex.none
+    netisr.drops.drop(packet, reason, interface: loser, proto: NetisrProtocol.ipv6.rawValue)
   }
 
   /// netisr's IPV6: a packet without its link header.

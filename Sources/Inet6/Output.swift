@@ -22,7 +22,7 @@ extension Inet6 {
     hopLimit: Int? = nil, on interface: InterfaceIndex = .none, checksumAt: Int? = nil
   ) {
     guard let worker = unsafe here else {
-      return netisr.drops.drop(packet, .netisrNoPlacement, interface: interface, proto: NetisrProtocol.ipv6.rawValue)
+      return netisr.drops.drop(packet, .netisrNoPlacement, interface: InterfaceIndex.none, proto: NetisrProtocol.ipv6.rawValue)
     }
     let counters = unsafe worker.pointee.counters
     let hop = unsafe nextHop(for: destination, hint: interface, worker)
@@ -50,11 +50,11 @@ extension Inet6 {
   ) -> Packet? {
     let payload = packet.count
     guard payload <= IPv6Header.maximumPayload else {
-      netisr.drops.drop(packet, .tooLong, proto: NetisrProtocol.ipv6.rawValue)
+      netisr.drops.drop(packet, .tooLong, interface: InterfaceIndex.none, proto: NetisrProtocol.ipv6.rawValue)
       return nil
     }
     guard let whole = packet.withHeadroom(IPv6Header.size) else {
-      netisr.drops.count(1, .noBuffer, interface: .none, proto: NetisrProtocol.ipv6.rawValue)
+      netisr.drops.count(1, .sendNoBuffer, interface: .none, proto: NetisrProtocol.ipv6.rawValue)
       return nil
     }
     IPv6Header.write(whole.v6, payload: payload, next: next, hopLimit: hops, source: source, destination: destination)
