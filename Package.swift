@@ -158,6 +158,12 @@ let package = Package(
         "CRingway", "DeviceIO", "PCI", "DMAMemory", "NetmapCore", "Packet", "DriverKit", "ModelKit", "Models", "E1000e",
         "IntelRings", "Igb", "Ixgbe", "VirtioNet",
       ], path: "Tests/Callgrind", swiftSettings: settings),
+    // Measures the stack, and others beside it (tools/bench).
+    .executableTarget(
+      name: "ringway-bench",
+      dependencies: [
+        "CRingway", "Platform", "DeviceIO", "DMAMemory", "Wire", "Packet", "Netisr", "Routes", "Ifnet", "Ether", "Inet", arguments,
+      ], path: "Tests/Bench", swiftSettings: settings),
     // Fuzzing: targets, a program that tools/fuzz builds with libFuzzer, and the corpus replayed as tests.
     .target(name: "CFuzz", path: "Tests/Fuzz/CFuzz"),
     .target(
