@@ -9,6 +9,7 @@ import DeviceIO
 import Ether
 import Ifnet
 import Inet
+import Inet6
 import Netisr
 import Packet
 import Routes
@@ -39,6 +40,7 @@ private final class Nowhere: InterfaceDriver, @unchecked Sendable {
   private let ether: EtherLayer
   private let routes: RouteTable
   private let inet: Inet
+  private let inet6: Inet6
   private var interfaces: [Interface] = []
   private static let macs = [MACAddress(2, 0, 0, 0, 0, 1), MACAddress(2, 0, 0, 0, 1, 1)]
 
@@ -61,7 +63,9 @@ private final class Nowhere: InterfaceDriver, @unchecked Sendable {
     routes = RouteTable(netisr)
     ether = try EtherLayer(table)
     inet = try Inet(ether: ether, routes: routes)
+    inet6 = try Inet6(ether: ether, routes: routes)
     try netisr.sysctl.write("net.inet.ip.forwarding", "1")
+    try netisr.sysctl.write("net.inet6.ip6.forwarding", "1")
     for (index, name) in ["em", "ix"].enumerated() {
       var options = InterfaceOptions(name, unit: 0)
       options.linkAddress = Self.macs[index]
@@ -70,6 +74,8 @@ private final class Nowhere: InterfaceDriver, @unchecked Sendable {
       interfaces.append(interface)
       netisr.settle()
       try control(.add(.ipv4(IPv4Address(198, 18, UInt8(index + 1), 1)), prefixLength: 24, broadcast: nil, destination: nil), index)
+      let prefix = UInt64(0x2001_0002_0000_0000) | UInt64(index + 1)
+      try control(.add(.ipv6(IPv6Address(high: prefix, low: 1)), prefixLength: 64, broadcast: nil, destination: nil), index)
     }
     pass(seconds: 3)
   }
@@ -77,7 +83,11 @@ private final class Nowhere: InterfaceDriver, @unchecked Sendable {
   deinit { unsafe memory.deallocate() }
 
   private func control(_ request: AddressRequest, _ index: Int) throws {
-    let domain = inet
+    let domain: any ProtocolDomain
+    switch request {
+    case .set(.ipv6, _, _, _), .add(.ipv6, _, _, _), .delete(.ipv6): domain = inet6
+    default: domain = inet
+    }
     let interface = interfaces[index]
     let error = netisr.worker(0).perform { () -> InterfaceError? in
       do throws(InterfaceError) { try domain.control(request, on: interface) } catch { return error }
