@@ -222,6 +222,11 @@ let package = Package(
     tests("ModelKit", ["CRingway", "DMAMemory", "DeviceIO", "PCI", "Wire", "Platform", system]),
     tests("Models", ["CRingway", "ModelKit", "DMAMemory", "DeviceIO", "PCI", "Wire", "Platform"]),
     tests("ModelServer", ["CRingway", "ModelKit", "Models", "VFIO", "DMAMemory", "DeviceIO", "PCI", "Wire", "Platform", system]),
+    // The stack on real threads, everything at once.
+    .testTarget(
+      name: "StackTests",
+      dependencies: ["Ether", "Ifnet", "Inet", "Inet6", "Routes", "Netisr", "Packet", "DMAMemory", "Wire", "DeviceIO", "Platform"],
+      path: "Tests/Stack", swiftSettings: settings),
     // Every driver against every model, features and faults.
     .testTarget(
       name: "MatrixTests",
