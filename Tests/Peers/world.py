@@ -150,8 +150,8 @@ class World:
         self.until(lambda: os.path.exists(socket), 10, f"the model of the {model} did not start: see {log.name}")
         self.section("card", device=f"vfio-user:{socket}", addresses=list(addresses), **more)
 
-    def section(self, kind, **values):
-        self.sections.append((kind, values))
+    def section(self, table, **values):
+        self.sections.append((table, values))
 
     # MARK: the daemon
 
