@@ -5,6 +5,9 @@ public struct CountersRecord: Codable, Sendable, Equatable {
   public var ipackets: UInt64 = 0, ibytes: UInt64 = 0, ierrors: UInt64 = 0, imcasts: UInt64 = 0, iqdrops: UInt64 = 0
   public var opackets: UInt64 = 0, obytes: UInt64 = 0, oerrors: UInt64 = 0, omcasts: UInt64 = 0, oqdrops: UInt64 = 0
   public var collisions: UInt64 = 0, noproto: UInt64 = 0
+  /// What came in, what card and rings lost included; what of it reached its end; what was dropped for a reason that
+  /// the ledger names. received = delivered + dropped, as soon as nothing is on its way.
+  public var received: UInt64 = 0, delivered: UInt64 = 0, dropped: UInt64 = 0
   public init() {}
 }
 

@@ -71,7 +71,7 @@ extension Stack {
     }
     record.link = interface.linkStatus.description
     record.groups = interface.groups
-    record.counters = counters(interface.counters)
+    record.counters = counters(of: interface)
     record.subqueues = interface.subqueues.map(record(of:))
     record.vnet = Int(interface.vnet.rawValue)
     if let status = try? interface.driver.answer(.status, on: interface), case .text(let text) = status { record.details["status"] = text }
@@ -103,8 +103,16 @@ extension Stack {
     return record
   }
 
-  func counters(_ from: InterfaceCounters) -> CountersRecord {
+  func counters(of interface: Interface) -> CountersRecord {
+    let from = interface.counters
     var to = CountersRecord()
+    to.received = from.ipackets
+    to.delivered = ether.deliveries(of: interface.index)
+    for line in netisr.drops.snapshot() where line.interface == interface.index && !line.reason.isOutput {
+      to.dropped += line.packets
+      // What never came as far as the interface.
+      if line.reason == .receiveRing || line.reason == .receiveError { to.received += line.packets }
+    }
     (to.ipackets, to.ibytes, to.ierrors, to.imcasts, to.iqdrops) = (from.ipackets, from.ibytes, from.ierrors, from.imcasts, from.iqdrops)
     (to.opackets, to.obytes, to.oerrors, to.omcasts, to.oqdrops) = (from.opackets, from.obytes, from.oerrors, from.omcasts, from.oqdrops)
     (to.collisions, to.noproto) = (from.collisions, from.noproto)

@@ -128,7 +128,7 @@ extension Stack {
     }
     return TopRecord(
       time: clock.now(), cyclesPerSecond: nil, workers: workers,
-      interfaces: interfaces.interfaces.map { TopRecord.Interface(name: $0.name, counters: counters($0.counters)) }, queues: queues,
+      interfaces: interfaces.interfaces.map { TopRecord.Interface(name: $0.name, counters: counters(of: $0)) }, queues: queues,
       streams: streams, drops: try dropRecords())
   }
 

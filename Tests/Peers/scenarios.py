@@ -50,7 +50,8 @@ def device_exists(peer):
 
 def conserved(world):
     """Once traffic rests: what every interface received was delivered or dropped for a reason."""
-    deadline = time.monotonic() + 5
+    # Fragments that never became whole are held for half a minute.
+    deadline = time.monotonic() + 45
     while True:
         problems = []
         for interface in world.json("netstat", "-i")["interfaces"]:
