@@ -109,7 +109,10 @@ private final class BusyRouter: @unchecked Sendable {
       let dropped = netisr.drops.snapshot().filter { $0.interface == interface.index && !$0.reason.isOutput }.reduce(0) { $0 + $1.packets }
       let delivered = ether.deliveries(of: interface.index)
       #expect(received > 0)
-      #expect(received == delivered + dropped, "\(interface.name): \(received) received, \(delivered) delivered, \(dropped) dropped")
+      let lines = netisr.drops.snapshot().filter { $0.interface == interface.index }.map { "\($0.reason)/\($0.proto)/\($0.queue) \($0.packets)" }
+      #expect(
+        received == delivered + dropped,
+        "\(interface.name): \(received) received, \(delivered) delivered, \(dropped) dropped: \(lines.joined(separator: ", "))")
     }
   }
 
