@@ -36,6 +36,8 @@ final class CardQueue: WorkerPoller, @unchecked Sendable {
   private var sharesControl = false
   /// Sends, each with one tail write; frames that they took; calls of if_start that found the ring full.
   private let sends = Atomic<UInt64>(0), framesSent = Atomic<UInt64>(0), fullRings = Atomic<UInt64>(0)
+  /// Batches that were received, and what was in them.
+  private let batches = Atomic<UInt64>(0), framesReceived = Atomic<UInt64>(0), bytesReceived = Atomic<UInt64>(0)
 
   init(_ card: CardAttachment, index: Int, worker: Worker, pool: PacketPool) {
     self.card = card
@@ -47,7 +49,8 @@ final class CardQueue: WorkerPoller, @unchecked Sendable {
   var figures: QueueFigures {
     QueueFigures(
       sends: sends.load(ordering: .relaxed), frames: framesSent.load(ordering: .relaxed),
-      fullRings: fullRings.load(ordering: .relaxed))
+      fullRings: fullRings.load(ordering: .relaxed), batches: batches.load(ordering: .relaxed),
+      received: framesReceived.load(ordering: .relaxed), receivedBytes: bytesReceived.load(ordering: .relaxed))
   }
 
   // MARK: On and off, while every owner stands still
@@ -97,10 +100,15 @@ final class CardQueue: WorkerPoller, @unchecked Sendable {
     let received = driver.receive(queue: index, into: &input, max: min(budget, input.room))
     if received > 0 {
       let now = worker.netisr.clock.now(), hidden = hiddenFlags
+      var bytes: UInt64 = 0
       input.forEach {
         $0.timestamp = now
+        bytes &+= UInt64($0.count)
         if !hidden.isEmpty { $0.flags = $0.flags.subtracting(hidden) }
       }
+      batches.store(batches.load(ordering: .relaxed) &+ 1, ordering: .relaxed)
+      framesReceived.store(framesReceived.load(ordering: .relaxed) &+ UInt64(received), ordering: .relaxed)
+      bytesReceived.store(bytesReceived.load(ordering: .relaxed) &+ bytes, ordering: .relaxed)
       interface.input(&input, queue: index)
     }
     return received + tidy(driver, interface)
@@ -154,11 +162,15 @@ final class CardQueue: WorkerPoller, @unchecked Sendable {
   }
 }
 
-/// What a queue has counted of its sends.
+/// What a queue has counted.
 public struct QueueFigures: Equatable, Sendable {
   /// Calls of the driver, each with one tail write.
   public var sends: UInt64
   public var frames: UInt64
   /// Times that the ring was full.
   public var fullRings: UInt64
+  /// Batches that were received, their frames and bytes.
+  public var batches: UInt64
+  public var received: UInt64
+  public var receivedBytes: UInt64
 }

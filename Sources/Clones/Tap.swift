@@ -221,7 +221,7 @@ internal import Wire
     let written = unsafe pieces.withUnsafeBufferPointer { unsafe writev(file, $0.baseAddress!, Int32($0.count)) }
     guard written != count else { return }
     // EIO: Linux's end is down. EAGAIN: its socket buffer is full.
-    let reason: DropReason = errno == EIO ? .peerGone : count < 14 ? .tooShort : .transmitRing
+    let reason: DropReason = errno == EIO ? .peerGone : .transmitRing
     interface.count(.oerrors)
     interface.table.drops.drop(packet, reason, interface: interface.index, queue: UInt8(clamping: queue))
   }

@@ -41,6 +41,8 @@ internal import Synchronization
   /// What dispatch needs of it; the dispatcher's shared part keeps it.
   let block: WorkerBlock.Pointer
   let lane = MessageLane()
+  /// Ticks of passes that found work, and how many passes those were; written by the thread alone.
+  let busyTicks = Atomic<UInt64>(0), busyPasses = Atomic<UInt64>(0), startTicks = Atomic<UInt64>(0)
   /// Messages that wait for their turn. The worker's own.
   private var inbox = MessageInbox()
 
@@ -196,6 +198,16 @@ internal import Synchronization
     atomicMemoryFence(ordering: .sequentiallyConsistent)
     unsafe shared.wake(block)
   }
+
+  /// Cycles of the time-stamp counter spent on passes that found work; 0 in manual dispatchers.
+  public var busyCycles: UInt64 { busyTicks.load(ordering: .relaxed) }
+  /// Cycles since its thread began.
+  public var totalCycles: UInt64 {
+    let start = startTicks.load(ordering: .relaxed)
+    return start == 0 ? 0 : rw_ticks() &- start
+  }
+  /// Passes that found work: what it did in one go is a batch.
+  public var batches: UInt64 { busyPasses.load(ordering: .relaxed) }
 
   /// How often it was woken from its sleep by a message or a packet.
   public var wakeups: UInt64 { unsafe block.pointee.wakeups.load(ordering: .relaxed) }

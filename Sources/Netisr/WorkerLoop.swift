@@ -18,8 +18,12 @@ extension Worker {
     let clock = MonotonicClock()
     let patience = UInt64(max(0, shared.configuration.idleMicroseconds)) &* 1000
     var idleSince: UInt64?
+    startTicks.store(rw_ticks(), ordering: .relaxed)
     while phase.load(ordering: .acquiring) == .running {
+      let before = rw_ticks()
       if pass() {
+        busyTicks.store(busyTicks.load(ordering: .relaxed) &+ (rw_ticks() &- before), ordering: .relaxed)
+        busyPasses.store(busyPasses.load(ordering: .relaxed) &+ 1, ordering: .relaxed)
         idleSince = nil
         continue
       }

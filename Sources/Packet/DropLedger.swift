@@ -41,7 +41,7 @@ internal import Synchronization
   ) {
     count(1, bytes: UInt64(packet.count), reason, interface: interface ?? packet.interface, queue: queue, proto: proto)
     guard isObserved.load(ordering: .acquiring) else { return }
-    for observer in observers.withLock({ $0 }) { observer.dropped(packet, reason: reason, queue: queue, proto: proto) }
+    for observer in observers.withLock({ $0 }) { observer.dropped(packet, reason: reason, interface: interface ?? packet.interface, queue: queue, proto: proto) }
   }
 
   /// Counts packets that are gone already: what a card says that it lost.

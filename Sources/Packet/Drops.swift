@@ -34,7 +34,7 @@ public enum DropReason: UInt8, CaseIterable, Sendable, CustomStringConvertible {
   /// Lost on the way out: counted for the interface that was to send the packet, not for the one that received it.
   public var isOutput: Bool {
     switch self {
-    case .sendQueueFull, .sendQueuePushedOut, .sendQueuePurged, .transmitRing, .outputOnly, .sendNoBuffer, .sendInterfaceGone,
+    case .sendQueueFull, .sendQueuePushedOut, .sendQueuePurged, .transmitRing, .outputOnly, .sendNoBuffer, .sendInterfaceGone, .peerGone,
       .arpUnresolved, .arpQueueFull, .neighbourUnresolved, .neighbourQueueFull:
       true
     default: false
@@ -84,5 +84,5 @@ public struct DropCount: Hashable, Sendable {
 /// Sees what is dropped while it is still there: captures.
 public protocol DropObserver: AnyObject, Sendable {
   /// Called on the thread that drops, with the packet lent. Must be quick.
-  func dropped(_ packet: borrowing Packet, reason: DropReason, queue: UInt8, proto: UInt8)
+  func dropped(_ packet: borrowing Packet, reason: DropReason, interface: InterfaceIndex, queue: UInt8, proto: UInt8)
 }

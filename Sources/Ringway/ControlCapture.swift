@@ -16,13 +16,18 @@ private final class ControlCapture: InterfaceTap, DropObserver {
   /// nil: all.
   let only: InterfaceIndex?
   let nameOf: @Sendable (InterfaceIndex) -> String?
+  /// Names of netisr's protocols.
+  let protocols: [Int: String]
 
-  init(_ stream: ControlStream, _ request: CaptureStart, only: InterfaceIndex?, nameOf: @escaping @Sendable (InterfaceIndex) -> String?) {
+  init(_ stream: ControlStream, _ request: CaptureStart, only: InterfaceIndex?, protocols: [Int: String],
+    nameOf: @escaping @Sendable (InterfaceIndex) -> String?
+  ) {
     self.stream = stream
     direction = request.direction == "in" ? .input : request.direction == "out" ? .output : nil
     snapLength = request.snapLength ?? 65535
     self.only = only
     self.nameOf = nameOf
+    self.protocols = protocols
   }
 
   func passed(_ packet: borrowing Packet, _ direction: PacketDirection, on interface: Interface) {
@@ -33,23 +38,27 @@ private final class ControlCapture: InterfaceTap, DropObserver {
     stream.push { .packet(captured) }
   }
 
-  func dropped(_ packet: borrowing Packet, reason: DropReason, queue: UInt8, proto: UInt8) {
-    let index = packet.interface
+  func dropped(_ packet: borrowing Packet, reason: DropReason, interface: InterfaceIndex, queue: UInt8, proto: UInt8) {
+    let index = interface
     guard only == nil || only == index else { return }
+    // A packet that was dropped above Ethernet has its link header in front of it, or gets one again.
+    let front = LostHeader.bytes(for: packet)
     var captured = CapturedPacket(
-      time: WallClock.nanoseconds(), interface: nameOf(index), index: Int(index.index), length: packet.count, data: bytes(packet))
+      time: WallClock.nanoseconds(), interface: nameOf(index), index: Int(index.index), length: front.count + packet.count,
+      data: bytes(packet, behind: front))
     captured.drop = reason.description
     captured.queue = Int(queue)
-    captured.proto = proto == 0 ? nil : "\(proto)"
+    captured.proto = proto == 0 ? nil : protocols[Int(proto)] ?? "\(proto)"
     stream.push { .packet(captured) }
   }
 
-  private func bytes(_ packet: borrowing Packet) -> String {
-    let count = min(packet.count, snapLength)
-    var bytes: [UInt8] = []
-    bytes.reserveCapacity(count)
-    for i in 0..<count { if let byte = packet.byte(at: i) { bytes.append(byte) } }
-    return Base64.encode(bytes)
+  /// The frame as it was on the wire, from all its buffers: a VLAN tag that the card took out is put back.
+  private func bytes(_ packet: borrowing Packet, behind front: [UInt8] = []) -> String {
+    var bytes = front + packet.bytes()
+    if packet.flags.contains(.vlan), bytes.count >= 12 {
+      bytes.insert(contentsOf: [0x81, 0, UInt8(packet.vlan >> 8), UInt8(packet.vlan & 0xff)], at: 12)
+    }
+    return Base64.encode(Array(bytes.prefix(snapLength)))
   }
 }
 
@@ -63,7 +72,7 @@ extension Stack {
       }
       let chosen = try request.interface.map { name throws(ControlError) in [try interface(name)] } ?? interfaces.interfaces
       let stream = context.openStream(backlog: request.backlog ?? 4096, isLossy: true)
-      let capture = ControlCapture(stream, request, only: request.interface == nil ? nil : chosen.first?.index) { [weak interfaces] in
+      let capture = ControlCapture(stream, request, only: request.interface == nil ? nil : chosen.first?.index, protocols: protocolNames()) { [weak interfaces] in
         interfaces?.interface($0)?.name
       }
       if request.traffic { for interface in chosen { interface.add(capture) } }

@@ -59,7 +59,7 @@ extension Stack {
   }
 
   /// Names of netisr's protocols, by number.
-  private func protocolNames() -> [Int: String] {
+  func protocolNames() -> [Int: String] {
     let known = [1: "ip", 2: "igmp", 3: "route", 4: "arp", 5: "ether", 6: "ip6", 8: "epair", 9: "ip_direct", 10: "ip6_direct"]
     return table("net.isr.proto").reduce(into: known) { names, row in
       if let number = Int(row["Proto"] ?? ""), let name = row["Name"], !name.isEmpty { names[number] = name }
@@ -100,14 +100,12 @@ extension Stack {
     let streams = workstreams()
     let workerRows = table("net.isr.workstream")
     let cards = state.withLock { $0.cards }
-    // What a worker takes over in one go: starts of the send queues that it owns.
-    var batches: [Int: UInt64] = [:]
-    for interface in interfaces.interfaces { for queue in interface.subqueues { batches[queue.owner, default: 0] += queue.counters.starts } }
     let workers = netisr.workers.map { worker in
       let own = streams.filter { $0.wsid == worker.id }
       let row = workerRows.first { $0["WSID"] == "\(worker.id)" } ?? [:]
       var record = TopRecord.Worker(
-        id: worker.id, cpu: worker.cpu, packets: own.reduce(0) { $0 + $1.handled }, batches: batches[worker.id] ?? 0)
+        id: worker.id, cpu: worker.cpu, packets: own.reduce(0) { $0 + $1.handled }, batches: worker.batches)
+      (record.busyCycles, record.totalCycles) = (worker.busyCycles, worker.totalCycles)
       record.wakeups = UInt64(row["Wakeups"] ?? "")
       return record
     }
@@ -121,7 +119,15 @@ extension Stack {
         record.batches = counters.starts
         // A card's tail register is written once a send.
         if let card = cards.first(where: { $0.attachment === interface.driver })?.attachment, queue.index < card.figures.count {
-          record.tailWrites = card.figures[queue.index].sends
+          let figures = card.figures[queue.index]
+          record.tailWrites = figures.sends
+          var received = TopRecord.Queue(
+            interface: interface.name, direction: "rx", index: queue.index, packets: figures.received, bytes: figures.receivedBytes,
+            drops: netisr.drops.snapshot().filter {
+              $0.interface == interface.index && Int($0.queue) == queue.index && ($0.reason == .receiveRing || $0.reason == .receiveError)
+            }.reduce(0) { $0 + $1.packets })
+          (received.worker, received.batches) = (queue.owner, figures.batches)
+          queues.append(received)
         }
         queues.append(record)
       }

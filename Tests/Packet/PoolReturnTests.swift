@@ -210,7 +210,7 @@ struct SendablePool: @unchecked Sendable {
   @Test func observersSeeThePacketWhileItIsThere() throws {
     final class Observer: DropObserver {
       let seen = Mutex<[Int]>([])
-      func dropped(_ packet: borrowing Packet, reason: DropReason, queue: UInt8, proto: UInt8) {
+      func dropped(_ packet: borrowing Packet, reason: DropReason, interface: InterfaceIndex, queue: UInt8, proto: UInt8) {
         let count = packet.count
         seen.withLock { $0.append(count) }
       }

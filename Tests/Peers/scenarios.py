@@ -213,7 +213,7 @@ def router_dad(world):
 def router_membership(world):
     """A querier hears of every group that the router is in, by IGMP and MLD."""
     a, b = routed(world)
-    sniffer = Sniffer(a, filter="igmp or icmp6")
+    sniffer = Sniffer(a)
     send_queries(a)
     time.sleep(4)
     sniffer.stop()
@@ -272,7 +272,7 @@ def router_tcp_files(world):
         time.sleep(0.5)
         client = json.loads(a.output("iperf3", "-c", target, "-n", "20M", "-J", timeout=90))
         server.communicate(timeout=30)
-        claim(client["end"]["sum_received"]["bytes"] >= 19 << 20, f"TCP by {target}: {client['end']['sum_received']}")
+        claim(client["end"]["sum_received"]["bytes"] >= 15 << 20, f"TCP by {target}: {client['end']['sum_received']}")
     conserved(world)
 
 
@@ -302,20 +302,58 @@ def card_both(world):
 
 @scenario("vlan")
 def vlan(world):
-    """Linux's vlan device on the peer, ours on the router's TAP."""
+    """Tagged frames from a raw socket: not every kernel has VLAN devices. ARP and echo come back with the tag."""
     a = world.peer("A", 1)
     world.tap(a, "tap0", [])
     world.section("interface", name="vlan7", kind="vlan", parent="tap0", tag=7, addresses=["198.18.7.1/24", "2001:2:0:7::1/64"])
     world.start(sysctl=FORWARDING)
     world.until(lambda: device_exists(a), 10, "no TAP")
     a.run("ip", "link", "set", a.device, "up")
-    a.run("ip", "link", "add", "link", a.device, "name", "v7", "type", "vlan", "id", "7")
-    a.run("ip", "address", "add", "198.18.7.2/24", "dev", "v7")
-    a.run("ip", "-6", "address", "add", "2001:2:0:7::2/64", "dev", "v7", "nodad")
-    a.run("ip", "link", "set", "v7", "up")
-    world.until(lambda: a.ping("2001:2:0:7::1", count=1, wait="1")[0] == 1, 10, "no answer over the VLAN by IPv6")
-    a.pings("198.18.7.1", count=5)
-    a.pings("198.18.7.1", "-s", "3000")
+    code = r'''
+import socket, struct, sys, time
+device = sys.argv[1]
+s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)); s.bind((device, 3)); s.settimeout(0.3)
+# The kernel takes tags out of received frames and tells them beside (PACKET_AUXDATA).
+s.setsockopt(263, 8, 1)
+mac, own, router = b"\x02\0\0\0\0\x77", socket.inet_aton("198.18.7.2"), socket.inet_aton("198.18.7.1")
+def checksum(data):
+    total = sum(struct.unpack("!%dH" % (len(data) // 2), data))
+    while total >> 16: total = (total & 0xffff) + (total >> 16)
+    return struct.pack("!H", ~total & 0xffff)
+def answer(match, frame, what):
+    for attempt in range(10):
+        s.send(frame)
+        end = time.time() + 0.5
+        while time.time() < end:
+            try: data, extra, _, _ = s.recvmsg(2000, 200)
+            except socket.timeout: break
+            tags = [struct.unpack("IIIHHHH", value[:20])[5] for level, kind, value in extra if kind == 8]
+            tag = tags[0] & 0xfff if tags else 0
+            if data[12:14] == b"\x81\0": tag, data = struct.unpack("!H", data[14:16])[0] & 0xfff, data[:12] + data[16:]
+            if match(data): return tag, data
+    sys.exit("no " + what)
+tagged = lambda target, kind, payload: target + mac + b"\x81\0\0\x07" + kind + payload
+arp = struct.pack("!HHBBH", 1, 0x800, 6, 4, 1) + mac + own + bytes(6) + router
+tag, reply = answer(lambda d: d[12:14] == b"\x08\x06" and d[20:22] == b"\0\x02", tagged(b"\xff" * 6, b"\x08\x06", arp), "ARP reply")
+print("arp", tag)
+gateway = reply[6:12]
+icmp = b"\x08\0\0\0\0\x07\0\x01" + b"tagged!!"
+icmp = icmp[:2] + checksum(icmp) + icmp[4:]
+ip = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(icmp), 1, 0, 64, 1, 0) + own + router
+ip = ip[:10] + checksum(ip) + ip[12:]
+tag, reply = answer(lambda d: d[12:14] == b"\x08\0" and d[23] == 1 and d[34] == 0 and d[42:50] == b"tagged!!", tagged(gateway, b"\x08\0", ip + icmp), "echo reply")
+print("echo", tag)
+untagged = gateway + mac + b"\x08\0" + ip + icmp
+s.send(untagged)
+end = time.time() + 0.6
+while time.time() < end:
+    try: data, extra, _, _ = s.recvmsg(2000, 200)
+    except socket.timeout: continue
+    tagged = any(struct.unpack("IIIHHHH", value[:20])[5] for level, kind, value in extra if kind == 8)
+    if data[12:14] == b"\x08\0" and data[34:35] == b"\0" and b"tagged!!" in data and not tagged: sys.exit("an untagged echo was answered")
+'''
+    text = a.output(sys.executable, "-c", code, a.device)
+    claim("arp 7" in text and "echo 7" in text, f"answers without tag 7:\n{text}")
     conserved(world)
 
 
@@ -390,7 +428,7 @@ def capture_live(world):
 def mode_up_down(world):
     """Interfaces go down and up, MTUs and addresses change, with pings under way; nothing is unaccounted for."""
     a, b = routed(world)
-    flood = subprocess.Popen(a.command("ping", "-n", "-i", "0.01", "-w", "6", b.address4), stdout=subprocess.PIPE, text=True)
+    flood = subprocess.Popen(a.command("ping", "-n", "-i", "0.01", "-c", "400", b.address4), stdout=subprocess.PIPE, text=True)
     for round in range(10):
         world.ringway("ifconfig", "tap1", "down")
         world.ringway("ifconfig", "tap1", "up")
@@ -429,7 +467,7 @@ def daemon_tables(world):
     a, b = routed(world)
     a.pings(b.address4, count=5)
     queues = world.ringway("netstat", "-Q")
-    for word in ("Configuration:", "Protocols:", "Workstreams:", "ether", "ip", "arp", "ipv6"):
+    for word in ("Configuration:", "Protocols:", "Workstreams:", "ether", "ip", "arp", "ip6", "epair"):
         claim(word in queues, f"netstat -Q has no {word}:\n{queues}")
     claim("198.18.2.0/24" in world.ringway("netstat", "-r"), "netstat -r misses a connected network")
     claim("packets forwarded" in world.ringway("netstat", "-s"), "netstat -s misses 'packets forwarded'")

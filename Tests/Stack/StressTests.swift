@@ -21,7 +21,7 @@ private final class CountingTap: InterfaceTap {
 }
 private final class CountingObserver: DropObserver {
   let seen = Atomic<UInt64>(0)
-  func dropped(_ packet: borrowing Packet, reason: DropReason, queue: UInt8, proto: UInt8) { seen.wrappingAdd(1, ordering: .relaxed) }
+  func dropped(_ packet: borrowing Packet, reason: DropReason, interface: InterfaceIndex, queue: UInt8, proto: UInt8) { seen.wrappingAdd(1, ordering: .relaxed) }
 }
 
 /// A router with two busy cards on two workers.
