@@ -170,7 +170,7 @@ public struct QueueFigures: Equatable, Sendable {
   /// Times that the ring was full.
   public var fullRings: UInt64
   /// Batches that were received, their frames and bytes.
-  public var batches: UInt64
-  public var received: UInt64
-  public var receivedBytes: UInt64
+  public var batches: UInt64 = 0
+  public var received: UInt64 = 0
+  public var receivedBytes: UInt64 = 0
 }
