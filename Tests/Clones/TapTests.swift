@@ -112,7 +112,8 @@ private let station = MACAddress(2, 0, 0, 0, 0, 9)
     let question: [UInt8] = [0, 1, 8, 0, 6, 4, 0, 1] + own.bytes + [198, 18, 0, 9, 0, 0, 0, 0, 0, 0, 198, 18, 0, 1]
     stack.send(frame(to: .broadcast, from: own, type: Ethernet.typeARP, question), on: tap)
     var answer: [UInt8]?
-    for _ in 0..<400 where answer == nil {
+    // Twenty seconds at most: Linux answers when it gets round to it.
+    for _ in 0..<4000 where answer == nil {
       answer = stack.take().first { $0.proto == .arp && $0.bytes.count >= 28 && $0.bytes[7] == 2 }?.bytes
       if answer == nil { usleep(5000) }
     }

@@ -36,10 +36,11 @@ func get(_ count: Int, from file: borrowing OwnedDescriptor, at offset: Int) -> 
   return bytes
 }
 
-/// Descriptors of this process that are the memory file of this name. Other tests run beside.
+/// Descriptors of this process that are the memory file of this name. Other tests run beside, also with other arguments:
+/// who counts has a name of its own.
 func descriptors(named name: String) -> Int {
   let all = (try? Files.list("/proc/self/fd")) ?? []
-  return all.count { (try? Files.linkTarget("/proc/self/fd/\($0)"))?.contains("memfd:\(name)") ?? false }
+  return all.count { (try? Files.linkTarget("/proc/self/fd/\($0)"))?.contains("memfd:\(name) ") ?? false }
 }
 /// The same of an eventfd, which the kernel numbers.
 func descriptors(of event: borrowing EventFD) throws -> Int {
@@ -52,16 +53,17 @@ func descriptors(of event: borrowing EventFD) throws -> Int {
 }
 /// Mappings of this process of the memory file of this name.
 func mappings(named name: String) throws -> Int {
-  try Files.read("/proc/self/maps").split(separator: "\n").count { $0.contains("memfd:\(name)") }
+  try Files.read("/proc/self/maps").split(separator: "\n").count { $0.contains("memfd:\(name) ") }
 }
 
-/// Waits until something is so, a few seconds at most.
+/// Waits until something is so: half a minute at most, as other programs may want the processors too.
 func eventually(_ condition: () throws -> Bool) rethrows -> Bool {
-  for _ in 0..<4000 {
-    if try condition() { return true }
-    MonotonicClock().sleep(nanoseconds: 1_000_000)
+  let clock = MonotonicClock(), end = clock.now() + 30_000_000_000
+  while try !condition() {
+    if clock.now() > end { return false }
+    clock.sleep(nanoseconds: 1_000_000)
   }
-  return false
+  return true
 }
 
 /// What the serving thread tells.
