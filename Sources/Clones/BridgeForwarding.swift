@@ -125,7 +125,7 @@ extension BridgeDriver {
   }
 
   private func sendCopy(of packet: borrowing Packet, on member: BridgeMember, accountedTo index: InterfaceIndex?) {
-    guard let copy = packet.copied() else { return drops.count(1, .noBuffer, interface: member.interface.index) }
+    guard let copy = packet.copied() else { return drops.count(1, .sendNoBuffer, interface: member.interface.index) }
     transmit(copy, on: member, accountedTo: index)
   }
 
@@ -133,9 +133,9 @@ extension BridgeDriver {
   private func transmit(_ packet: consuming Packet, on member: BridgeMember, accountedTo index: InterfaceIndex?) {
     let out = member.interface
     let account = index ?? out.index
-    guard out.flags.isSuperset(of: [.up, .running]) else { return drops.drop(packet, .interfaceDown, interface: account) }
+    guard out.flags.isSuperset(of: [.up, .running]) else { return drops.drop(packet, .sendInterfaceGone, interface: account) }
     guard packet.count <= out.mtu + Ethernet.headerSize + Ethernet.vlanTagSize else {
-      return drops.drop(packet, .tooLong, interface: account)
+      return drops.drop(packet, .sendTooLong, interface: account)
     }
     packet.headerLengthsCleared()
     if packet.flags.contains(.vlan), !out.enabledCapabilities.contains(.vlanHardwareTagging) {

@@ -143,7 +143,7 @@ internal import Wire
       while let packet = ordered.popLast() {
         guard let parent, parent.flags.isSuperset(of: [.up, .running]) else {
           drops.drop(
-            packet, parent == nil ? .interfaceGone : .interfaceDown, interface: subqueue.interface.index,
+            packet, parent == nil ? .sendInterfaceGone : .peerGone, interface: subqueue.interface.index,
             queue: UInt8(clamping: subqueue.index))
           continue
         }

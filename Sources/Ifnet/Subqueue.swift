@@ -8,7 +8,7 @@
 // - The queue and `started` change under the queue's lock alone, which is taken once for a packet or a batch and
 //   never held while the driver runs.
 // - if_start runs under the hardware serializer: on the owner worker of a card's ring, under the lock of others.
-// - Every packet that does not reach the driver is dropped with a reason, on this interface and queue.
+// - Every packet that does not reach the driver is dropped with a reason of the way out, on this interface and queue.
 
 internal import Netisr
 public import Packet
@@ -179,7 +179,7 @@ public struct SubqueueCounters: Equatable, Sendable {
       }
       counts.drops &+= UInt64(refusals.refused.count)
     }
-    drop(&refusals, .interfaceGone)
+    drop(&refusals, .sendInterfaceGone)
   }
 
   // MARK: Sending
@@ -306,7 +306,7 @@ public struct SubqueueCounters: Equatable, Sendable {
   /// With the lock open again.
   private func finish(_ gather: consuming Gather, _ refusals: inout SendRefusals) {
     if !refusals.refused.isEmpty || !refusals.pushedOut.isEmpty {
-      drop(&refusals, lock.withLock { _ in isDetached } ? .interfaceGone : .sendQueueFull)
+      drop(&refusals, lock.withLock { _ in isDetached } ? .sendInterfaceGone : .sendQueueFull)
     }
     if let list = gather.list, let stage = unsafe gather.stage {
       switch gather.outcome {
@@ -353,7 +353,7 @@ public struct SubqueueCounters: Equatable, Sendable {
     for worker in staging.netisr.workers {
       worker.perform { [self] in unsafe staging.lists[worker.id].remove(stages + worker.id) }
     }
-    purge(.interfaceGone)
+    purge(.sendInterfaceGone)
   }
 
   // MARK: The start interlock's state

@@ -31,7 +31,7 @@ extension Interface {
   /// - Returns: false when it was dropped (the send queue was full, or the interface is gone).
   @discardableResult public func transmit(_ packet: consuming Packet, priority: Bool = false) -> Bool {
     if isDying {
-      table.drops.drop(packet, .interfaceGone, interface: index)
+      table.drops.drop(packet, .sendInterfaceGone, interface: index)
       return false
     }
     if tapCount.load(ordering: .acquiring) != 0 {

@@ -50,7 +50,7 @@ extension Interface {
   func wentDown() {
     touch()
     for domain in table.domains { domain.changed(self, isUp: false) }
-    purgeSubqueues(isDying ? .interfaceGone : .sendQueuePurged)
+    purgeSubqueues(isDying ? .sendInterfaceGone : .sendQueuePurged)
     table.announce(.down, self)
     table.netisr.barrier()
   }

@@ -11,7 +11,7 @@ public enum DropReason: UInt8, CaseIterable, Sendable, CustomStringConvertible {
   case netisrQueueFull = 16, netisrNoPlacement, netisrDisabled, netisrUnregistered, netisrPurged, tooManyMessages
   // Interfaces
   case interfaceDown = 32, interfaceGone, sendQueueFull, sendQueuePushedOut, sendQueuePurged, outputOnly, notForUs
-  case hostRingFull, netmapRingFull, modeChange, sendNoBuffer, sendInterfaceGone, hostRingClosed
+  case hostRingFull, netmapRingFull, modeChange, sendNoBuffer, sendInterfaceGone, hostRingClosed, sendTooLong
   // Links
   case unknownEtherType = 64, unknownVLAN, badEthernetHeader, ownFrame, bridgeNoTarget, bridgeFiltered, bridgeLoop, peerGone
   // ARP and neighbours
@@ -34,8 +34,8 @@ public enum DropReason: UInt8, CaseIterable, Sendable, CustomStringConvertible {
   /// Lost on the way out: counted for the interface that was to send the packet, not for the one that received it.
   public var isOutput: Bool {
     switch self {
-    case .sendQueueFull, .sendQueuePushedOut, .sendQueuePurged, .transmitRing, .outputOnly, .sendNoBuffer, .sendInterfaceGone, .peerGone,
-      .arpUnresolved, .arpQueueFull, .neighbourUnresolved, .neighbourQueueFull:
+    case .sendQueueFull, .sendQueuePushedOut, .sendQueuePurged, .transmitRing, .outputOnly, .sendNoBuffer, .sendInterfaceGone,
+      .arpUnresolved, .arpQueueFull, .neighbourUnresolved, .neighbourQueueFull, .peerGone, .sendTooLong:
       true
     default: false
     }
@@ -50,7 +50,7 @@ public enum DropReason: UInt8, CaseIterable, Sendable, CustomStringConvertible {
     .sendQueueFull: "send-queue-full", .sendQueuePushedOut: "send-queue-pushed-out",
     .sendQueuePurged: "send-queue-purged", .outputOnly: "output-only", .notForUs: "not-for-us",
     .hostRingFull: "host-ring-full", .netmapRingFull: "netmap-ring-full", .modeChange: "mode-change", .hostRingClosed: "host-ring-closed", .sendNoBuffer: "send-no-buffer",
-    .sendInterfaceGone: "send-interface-gone",
+    .sendInterfaceGone: "send-interface-gone", .sendTooLong: "send-too-long",
     .unknownEtherType: "unknown-ether-type", .unknownVLAN: "unknown-vlan",
     .badEthernetHeader: "bad-ethernet-header", .ownFrame: "own-frame", .bridgeNoTarget: "bridge-no-target",
     .bridgeFiltered: "bridge-filtered", .bridgeLoop: "bridge-loop", .peerGone: "peer-gone",

@@ -195,7 +195,7 @@ import Testing
     #expect(rig.send(3...3, on: 0) == [false])
     rig.netisr.settle()
     #expect(rig.driver.starts.isEmpty)
-    #expect(rig.drops(.interfaceGone) == 3)
+    #expect(rig.drops(.sendInterfaceGone) == 3)
     rig.expectConserved(offered: 3)
   }
 
