@@ -53,7 +53,7 @@ internal import Wire
     var health = PortHealth.stopped
     var onLoss: (@Sendable (CardAttachment, CardLoss) -> Void)?
   }
-  let shared = Mutex(Shared())
+  let shared = Guarded(Shared())
   /// Set once, before anybody else sees the card.
   private var made: Interface?
   private let isAttached = Atomic(false)

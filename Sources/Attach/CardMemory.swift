@@ -4,7 +4,7 @@ internal import DriverKit
 public import NetmapCore
 internal import Netisr
 internal import Packet
-internal import Synchronization
+internal import Platform
 
 /// The allocator that cards share, and the pools that are out of it. Cards over one memory can send each other's
 /// packets without a copy. It outlives every packet: whoever holds cards holds it.
@@ -13,7 +13,7 @@ public final class CardMemory: @unchecked Sendable {
   /// The region that netmap programs of these cards share.
   public let region: NetmapRegion
   /// Pools of cards that have gone, each with the worker that it was bound to.
-  private let shelf = Mutex<[Shelved]>([])
+  private let shelf = Guarded<[Shelved]>([])
   /// SAFETY of the conformance: the pool is asked on its worker, or by whoever has found it complete.
   private struct Shelved: @unchecked Sendable {
     let pool: PacketPool

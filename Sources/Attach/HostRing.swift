@@ -11,12 +11,12 @@ internal import DriverKit
 internal import Ifnet
 internal import NetmapCore
 internal import Packet
-internal import Synchronization
+internal import Platform
 internal import Wire
 
 /// One pair of host rings. The receive ring is under a lock, because any worker may send.
 final class HostRing: @unchecked Sendable {
-  private let receive = Mutex<ReceiveSlots?>(nil)
+  private let receive = Guarded<ReceiveSlots?>(nil)
   /// Used on the pair's owner alone.
   var transmit: Kring?
   /// Bytes of the shortest frame that goes up.

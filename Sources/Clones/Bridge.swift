@@ -11,6 +11,7 @@ internal import Ether
 public import Ifnet
 internal import Netisr
 internal import Packet
+internal import Platform
 internal import Synchronization
 public import Wire
 
@@ -59,7 +60,7 @@ public struct BridgeStatistics: Equatable, Sendable {
     var view = BridgeView([], own: 0)
     var timer: WorkerToken?
   }
-  private let state = Mutex(State())
+  private let state = Guarded(State())
 
   init(_ ether: EtherLayer, _ netisr: Netisr, limit: Int) {
     self.ether = ether

@@ -3,6 +3,7 @@
 // A slot is one 64-bit word: the address (48 bits), the member (8 bits), marks. Readers see a word whole, or not. New
 // stations take the lock; a station that is heard again only moves its time on.
 
+internal import Platform
 internal import Synchronization
 public import Wire
 
@@ -24,7 +25,7 @@ public struct BridgeAddress: Hashable, Sendable {
   /// Seconds at which each was heard last.
   private let times: UnsafeMutablePointer<Atomic<UInt32>>
   private let capacity: Int
-  private let lock = Mutex(0)
+  private let lock = Guarded(0)
   private let limitValue: Atomic<Int>
   private let timeoutValue = Atomic<UInt32>(1200)
   /// Stations that found no room.

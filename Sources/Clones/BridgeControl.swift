@@ -4,7 +4,7 @@ public import Ether
 public import Ifnet
 internal import Netisr
 internal import Packet
-internal import Synchronization
+internal import Platform
 internal import Wire
 
 extension BridgeDriver {
@@ -93,7 +93,7 @@ public final class BridgeCloner: InterfaceCloner {
   /// Stations a bridge learns at first, as in FreeBSD.
   static let addressLimit = 2000
   private let ether: EtherLayer
-  private let token = Mutex<WorkerToken?>(nil)
+  private let token = Guarded<WorkerToken?>(nil)
 
   public init(_ ether: EtherLayer, _ table: InterfaceTable) {
     self.ether = ether

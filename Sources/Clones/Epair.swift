@@ -7,6 +7,7 @@
 public import Ifnet
 internal import Netisr
 internal import Packet
+internal import Platform
 internal import Synchronization
 internal import Wire
 
@@ -16,7 +17,7 @@ internal import Wire
     weak var peer: Interface?
     var index = InterfaceIndex.none
   }
-  private let state = Mutex(State())
+  private let state = Guarded(State())
   /// The other end's index and generation, for the path of packets.
   private let target = Atomic<UInt32>(0)
   private let netisr: Netisr

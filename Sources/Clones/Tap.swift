@@ -8,7 +8,6 @@ public import Ifnet
 internal import Netisr
 internal import Packet
 internal import Platform
-internal import Synchronization
 internal import Wire
 
 /// Frames between an interface and a TAP of Linux.
@@ -31,7 +30,7 @@ internal import Wire
     var watch: WorkerToken?
     var timer: WorkerToken?
   }
-  private let state: Mutex<State>
+  private let state: Guarded<State>
   // The worker's own.
   private weak var interface: Interface?
   private var batch = PacketBatch(capacity: 32)
@@ -41,7 +40,7 @@ internal import Wire
     linuxName = handle.name
     file = handle.file.raw
     self.worker = worker
-    state = Mutex(State(handle: handle))
+    state = Guarded(State(handle: handle))
     unsafe scratch = .allocate(byteCount: 65536, alignment: 64)
   }
 

@@ -10,7 +10,7 @@ public import Ether
 public import Ifnet
 internal import Netisr
 internal import Packet
-internal import Synchronization
+internal import Platform
 internal import Wire
 
 /// A VLAN's driver: its parent's.
@@ -26,12 +26,12 @@ internal import Wire
     var isForeign = false
     var groups: [MACAddress: Int] = [:]
   }
-  private let state: Mutex<State>
+  private let state: Guarded<State>
 
   init(_ ether: EtherLayer, parent: Interface, tag: UInt16, hasOwnAddress: Bool) {
     self.ether = ether
     self.tag = tag
-    state = Mutex(State(parent: parent, hasOwnAddress: hasOwnAddress))
+    state = Guarded(State(parent: parent, hasOwnAddress: hasOwnAddress))
   }
 
   var parent: Interface? { state.withLock { $0.parent } }
@@ -157,11 +157,11 @@ internal import Wire
 public final class VLANCloner: InterfaceCloner {
   public let name = "vlan"
   private let ether: EtherLayer
-  private let vlans = Mutex<[Entry]>([])
+  private let vlans = Guarded<[Entry]>([])
   private struct Entry {
     weak var interface: Interface?
   }
-  private let events: Mutex<WorkerToken?> = Mutex(nil)
+  private let events: Guarded<WorkerToken?> = Guarded(nil)
 
   public init(_ ether: EtherLayer, _ table: InterfaceTable) {
     self.ether = ether

@@ -17,6 +17,7 @@ internal import CRingway
 public import Ifnet
 public import Netisr
 public import Packet
+internal import Platform
 internal import Synchronization
 public import Wire
 
@@ -38,7 +39,7 @@ public import Wire
     var ledgers: [InterfaceIndex: DeliveryLedger] = [:]
     var ports: PortTable
   }
-  let state: Mutex<State>
+  let state: Guarded<State>
   /// The port table that is valid now: what `State.ports` owns.
   let published: Atomic<UnsafeRawPointer>
   /// Batches for frames that go on to a VLAN interface: `maximumTagDepth` a worker.
@@ -53,7 +54,7 @@ public import Wire
     tokens = netisr.workers.map(\.token)
     handover = HandoverBatches(workers: tokens.count)
     let empty = PortTable(interfaces: [], State(ports: PortTable()), workers: tokens.count)
-    state = Mutex(State(ports: empty))
+    state = Guarded(State(ports: empty))
     unsafe published = Atomic(UnsafeRawPointer(empty.head))
     try netisr.register(
       NetisrHandler(name: "ether", proto: .ether, policy: .source, dispatch: .direct, workersOnly: true) {

@@ -1,6 +1,7 @@
 // Controls of the layer (net.link.*), and the counters as they were a second ago.
 
 internal import Netisr
+internal import Platform
 
 /// `net.link.stats_compat`: once a second each interface's counters are copied into the interface, where they stand
 /// still until the next second.

@@ -7,6 +7,7 @@
 
 public import Netisr
 public import Packet
+internal import Platform
 
 /// Events that wait for worker 0, and who wants them.
 struct EventHub: Sendable {

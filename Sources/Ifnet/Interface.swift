@@ -5,6 +5,7 @@
 
 public import Netisr
 public import Packet
+internal import Platform
 internal import Synchronization
 public import Wire
 

@@ -15,6 +15,7 @@
 
 public import Netisr
 public import Packet
+internal import Platform
 internal import Wire
 
 /// What an interface's link type keeps for it (if_l2com).

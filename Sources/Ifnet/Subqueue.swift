@@ -5,13 +5,13 @@
 //      └──> stage of this worker ──> rollup ────────────────────────┘
 //
 // Invariants
-// - The queue and `started` change under the queue's lock alone, which is taken once for a packet or a batch and
-//   never held while the driver runs.
+// - Queue and `started` change under the queue's lock alone: once a packet or a batch, never while the driver runs.
 // - if_start runs under the hardware serializer: on the owner worker of a card's ring, under the lock of others.
 // - Every packet that does not reach the driver is dropped with a reason of the way out, on this interface and queue.
 
 internal import Netisr
 public import Packet
+internal import Platform
 internal import Synchronization
 
 /// What a subqueue has counted.
@@ -51,7 +51,7 @@ public struct SubqueueCounters: Equatable, Sendable {
   private(set) var kicks: [KickMessage] = []
 
   // Under the lock, all of them. SAFETY of the unchecked conformance.
-  private let lock = Mutex<Void>(())
+  private let lock = Guarded<Void>(())
   private var queue: ClassicQueue
   private var discipline: (any SendQueueDiscipline)?
   private var counts = SubqueueCounters()

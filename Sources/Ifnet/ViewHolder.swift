@@ -2,6 +2,7 @@
 
 public import Netisr
 public import Packet
+internal import Platform
 public import Wire
 
 /// The views. Netisr holds them as well, so they know nothing of the table.

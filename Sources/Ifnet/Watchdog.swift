@@ -8,6 +8,7 @@
 // - start and stop set the timer to 0. What was begun before the last of them never arms anything again.
 
 public import Netisr
+internal import Platform
 internal import Synchronization
 
 /// A watchdog of an interface or of anything else that has an owner worker.

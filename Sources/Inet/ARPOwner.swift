@@ -9,6 +9,7 @@ internal import Ether
 internal import Ifnet
 internal import Netisr
 internal import Packet
+internal import Platform
 internal import Synchronization
 public import Wire
 
@@ -45,7 +46,7 @@ final class ARPOwner: Sendable {
     var announcements: [UInt64: (left: Int, next: UInt32)] = [:]
     var defended: [UInt64: UInt32] = [:]
   }
-  let state = Mutex(State())
+  let state = Guarded(State())
   /// Seconds since the start: workers compare it with what their tables say.
   private let clock = Atomic<UInt32>(1)
   private let probing = Atomic<Int>(0)

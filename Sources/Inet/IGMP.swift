@@ -10,7 +10,7 @@ internal import Ether
 internal import Ifnet
 internal import Netisr
 internal import Packet
-internal import Synchronization
+internal import Platform
 internal import Wire
 
 /// What is going on in each group and on each interface.
@@ -43,7 +43,7 @@ final class IGMPOwner: Sendable {
       return limit == 0 ? 0 : random % limit
     }
   }
-  let state = Mutex(State())
+  let state = Guarded(State())
 }
 
 extension Inet {

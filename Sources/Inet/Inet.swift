@@ -16,6 +16,7 @@ public import Ether
 public import Ifnet
 public import Netisr
 public import Packet
+internal import Platform
 public import Routes
 internal import Synchronization
 public import Wire
@@ -46,7 +47,7 @@ public import Wire
   private let tokens: [UInt32]
   /// What `State.local` owns.
   let published: Atomic<UnsafeRawPointer>
-  let state: Mutex<State>
+  let state: Guarded<State>
   let arp = ARPOwner()
   let igmp = IGMPOwner()
 
@@ -80,7 +81,7 @@ public import Wire
     }
     let local = LocalTable([], addresses: [:], groups: [:], ether: nil)
     unsafe published = Atomic(UnsafeRawPointer(local.head))
-    state = Mutex(State(local: local))
+    state = Guarded(State(local: local))
     try registerHandlers()
     ether.register(type: Ethernet.typeIPv4, proto: .ip)
     ether.register(type: Ethernet.typeARP, proto: .arp)

@@ -19,6 +19,7 @@ public import Ether
 public import Ifnet
 public import Netisr
 public import Packet
+internal import Platform
 public import Routes
 internal import Synchronization
 public import Wire
@@ -42,9 +43,9 @@ public import Wire
   /// Packets that are on their way to worker 0.
   let inFlight = Atomic<Int>(0)
   let paths = PathMTUCache()
-  private let current: Mutex<Inet6Settings>
-  private let upper = Mutex(UpperTable())
-  private let observer = Mutex<(@Sendable (Inet6Event) -> Void)?>(nil)
+  private let current: Guarded<Inet6Settings>
+  private let upper = Guarded(UpperTable())
+  private let observer = Guarded<(@Sendable (Inet6Event) -> Void)?>(nil)
 
   /// Registers with netisr, the link layer and the interfaces. Worker 0 must run (or be run by hand) for addresses
   /// to be configured.
@@ -58,7 +59,7 @@ public import Wire
     table = ether.table
     netisr = ether.netisr
     workerCount = ether.netisr.workers.count
-    current = Mutex(configuration.settings)
+    current = Guarded(configuration.settings)
     let seed = configuration.seed ?? UInt64.random(in: .min ... .max)
     owner = OwnerState(seed: seed)
     unsafe workers = .allocate(capacity: workerCount)

@@ -1,6 +1,7 @@
 // The path MTU of destinations that this host sends to (RFC 8201).
 
 internal import DeviceIO
+internal import Platform
 internal import Synchronization
 internal import Wire
 
@@ -10,7 +11,7 @@ final class PathMTUCache: Sendable {
     var mtu: Int
     var until: UInt64
   }
-  private let entries = Mutex<[IPv6Address: Entry]>([:])
+  private let entries = Guarded<[IPv6Address: Entry]>([:])
   /// No lock while there is none.
   private let count = Atomic<Int>(0)
   static let limit = 1024

@@ -26,7 +26,7 @@ internal import Synchronization
   /// Counts what threads that are no worker dispatch directly.
   let foreign: UnsafeMutablePointer<WorkStream>
   let readers = ForeignReaders()
-  let registry = Mutex(Registry())
+  let registry = Guarded(Registry())
 
   struct Registry {
     var entries: [HandlerEntry?] = Array(repeating: nil, count: NetisrProtocol.count)

@@ -1,6 +1,6 @@
 // The tree of controls: names with values that can be read, and some that can be set.
 
-internal import Synchronization
+internal import Platform
 
 /// A control's value.
 public enum SysctlValue: Equatable, Sendable, CustomStringConvertible {
@@ -55,7 +55,7 @@ public final class SysctlTree: Sendable {
     /// Takes the text that was given; nil: read only.
     public var write: (@Sendable (String) throws(SysctlError) -> Void)?
   }
-  private let nodes = Mutex<[String: Node]>([:])
+  private let nodes = Guarded<[String: Node]>([:])
   public init() {}
 
   /// Adds a control, or replaces the one with its name.

@@ -3,14 +3,14 @@
 internal import CRingway
 public import Netisr
 public import Packet
-internal import Synchronization
+internal import Platform
 public import Wire
 
 /// The routes of a stack: changed from any thread, looked up by workers in copies of their own.
 @safe public final class RouteTable: @unchecked Sendable {
   public let netisr: Netisr
   public let limits: RouteLimits
-  private let book: Mutex<RouteBook>
+  private let book: Guarded<RouteBook>
   private let copies: UnsafeMutablePointer<RouteCopy>
   private let workerCount: Int
   private struct Listeners {
@@ -20,7 +20,7 @@ public import Wire
     /// Tests only: what a worker's copy cannot take.
     var fault: (@Sendable (_ worker: Int, _ operation: String) -> Bool)?
   }
-  private let listeners = Mutex(Listeners())
+  private let listeners = Guarded(Listeners())
 
   public init(_ netisr: Netisr, limits: RouteLimits = RouteLimits()) {
     var limits = limits
@@ -30,7 +30,7 @@ public import Wire
     self.limits = limits
     let workers = netisr.workers
     workerCount = workers.count
-    book = Mutex(RouteBook(limits: limits, workers: workers.count))
+    book = Guarded(RouteBook(limits: limits, workers: workers.count))
     unsafe copies = .allocate(capacity: workers.count)
     for (n, worker) in workers.enumerated() {
       unsafe (copies + n).initialize(to: RouteCopy(token: worker.token, limits: limits))

@@ -8,7 +8,7 @@ import Models
 import Netisr
 import NetmapCore
 import Packet
-import Synchronization
+import Platform
 import Testing
 import Wire
 
@@ -251,7 +251,7 @@ import Wire
     })
     let ether = try #require(layer)
     let interface = rig.interface
-    let heard = Mutex<[[UInt8]]>([])
+    let heard = Guarded<[[UInt8]]>([])
     try rig.netisr.register(
       NetisrHandler(name: "echo", proto: proto, dispatch: .deferred) { packet in
         let bytes = packet.bytes()

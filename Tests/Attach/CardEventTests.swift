@@ -10,6 +10,7 @@ import NetmapCore
 import Netisr
 import PCI
 import Packet
+import Platform
 import Synchronization
 import Testing
 
@@ -19,7 +20,7 @@ import Testing
   @Test("The link's changes are announced once, and media are what the card says", arguments: CardKind.allCases)
   func link(_ kind: CardKind) throws {
     let rig = try CardRig(kind)
-    let events = Mutex<[InterfaceEvent]>([])
+    let events = Guarded<[InterfaceEvent]>([])
     let token = rig.table.subscribe { event, _ in if case .link = event { events.withLock { $0.append(event) } } }
     #expect(rig.attachment.media?.active == "none")
     try rig.up()
@@ -73,7 +74,7 @@ import Testing
   @Test("A card that is pulled out takes its interface with it, and every buffer comes back", arguments: CardKind.allCases)
   func unplugged(_ kind: CardKind) throws {
     let rig = try CardRig(kind)
-    let lost = Mutex<[CardLoss]>([])
+    let lost = Guarded<[CardLoss]>([])
     rig.attachment.onLoss = { _, reason in lost.withLock { $0.append(reason) } }
     try rig.up()
     rig.catcher.keeps.withLock { $0 = true }
@@ -102,7 +103,7 @@ import Testing
       (.deviceError, .quarantined("an uncorrectable PCI Express error was reported")),
     ] {
       let rig = try CardRig(.ix)
-      let lost = Mutex<[CardLoss]>([])
+      let lost = Guarded<[CardLoss]>([])
       rig.attachment.onLoss = { _, reason in lost.withLock { $0.append(reason) } }
       try rig.up()
       rig.card.post(event)
@@ -117,7 +118,7 @@ import Testing
   @Test("A card that lies is quarantined, its interface goes, the process stays")
   func quarantined() throws {
     let rig = try CardRig(.vtnet)
-    let lost = Mutex<[CardLoss]>([])
+    let lost = Guarded<[CardLoss]>([])
     rig.attachment.onLoss = { _, reason in lost.withLock { $0.append(reason) } }
     try rig.up()
     for _ in 0..<20 where lost.withLock({ $0.isEmpty }) {

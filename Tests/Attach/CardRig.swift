@@ -14,7 +14,7 @@ import NetmapCore
 import Netisr
 import PCI
 import Packet
-import Synchronization
+import Platform
 import Testing
 import VirtioNet
 import Wire
@@ -35,10 +35,10 @@ final class Catcher: LinkLayer, @unchecked Sendable {
     var flags: PacketFlags
     var worker: Int?
   }
-  let caught = Mutex<[Caught]>([])
+  let caught = Guarded<[Caught]>([])
   /// Packets are kept instead of freed, while this is on.
-  let keeps = Mutex(false)
-  private let kept = Mutex<[UInt]>([])
+  let keeps = Guarded(false)
+  private let kept = Guarded<[UInt]>([])
 
   func input(_ batch: inout PacketBatch, on interface: Interface) {
     batch.forEach { packet in

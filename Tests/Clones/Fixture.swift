@@ -36,9 +36,9 @@ final class ManualClock: TimeSource {
 
 /// Remembers frames and requests.
 final class FakeCard: InterfaceDriver {
-  private let frames = Mutex<[[UInt8]]>([])
-  private let tags = Mutex<[UInt16?]>([])
-  let requests = Mutex<[DriverRequest]>([])
+  private let frames = Guarded<[[UInt8]]>([])
+  private let tags = Guarded<[UInt16?]>([])
+  let requests = Guarded<[DriverRequest]>([])
   func handle(_ request: DriverRequest, on interface: Interface) throws(InterfaceError) {
     requests.withLock { $0.append(request) }
     if case .setFlags(_, let new) = request { interface.setDriverFlags(new.contains(.up) ? .running : []) }
@@ -97,7 +97,7 @@ final class Stack: @unchecked Sendable {
     var worker: Int
     var bytes: [UInt8]
   }
-  private let arrivals = Mutex<[Arrival]>([])
+  private let arrivals = Guarded<[Arrival]>([])
 
   init(workers: Int = 1, opener: any TapOpener = LinuxTapOpener(), queueLimit: Int = 256) throws {
     var configuration = NetisrConfiguration()

@@ -6,7 +6,6 @@ import Ifnet
 import Netisr
 import Packet
 import Platform
-import Synchronization
 import Testing
 import Wire
 
@@ -14,8 +13,8 @@ import Wire
 
 /// Opens one end of a pair of sockets, as a privileged helper would hand over a descriptor.
 private final class PairOpener: TapOpener {
-  let far = Mutex<Int32>(-1)
-  let asked = Mutex<[String]>([])
+  let far = Guarded<Int32>(-1)
+  let asked = Guarded<[String]>([])
   func open(name: String, namespace: String?) throws(InterfaceError) -> TapHandle {
     asked.withLock { $0.append("\(name) \(namespace ?? "-")") }
     if name == "refused" { throw InterfaceError(.EPERM, "nobody may") }

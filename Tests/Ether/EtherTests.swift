@@ -1,7 +1,7 @@
 import Ifnet
 import Netisr
 import Packet
-import Synchronization
+import Platform
 import Testing
 import Wire
 
@@ -14,7 +14,7 @@ final class Collector: Sendable {
     var interface: UInt16
     var flags: UInt32
   }
-  private let items = Mutex<[Item]>([])
+  private let items = Guarded<[Item]>([])
   func take() -> [Item] {
     items.withLock { items in
       defer { items = [] }
@@ -127,7 +127,7 @@ func frame(_ target: MACAddress, _ source: MACAddress, _ type: UInt16, _ payload
   }
 
   @Test func aBridgeSeesFramesFirstAndKeepsWhatItWants() {
-    let seen = Mutex<[[UInt8]]>([])
+    let seen = Guarded<[[UInt8]]>([])
     stack.ether.setBridge(em0) { packet, _ in
       let bytes = packet.bytes()
       seen.withLock { $0.append(bytes) }
@@ -199,7 +199,7 @@ func frame(_ target: MACAddress, _ source: MACAddress, _ type: UInt16, _ payload
     let (card, cardDriver) = try (stack.table.attach(options, driver: FakeDriver()), FakeDriver())
     _ = cardDriver
     let (ether, em0, pool) = (stack.ether, em0, stack.buffers)
-    let results = Mutex<[[UInt8]]>([])
+    let results = Guarded<[[UInt8]]>([])
     onWorker {
       for parent in [em0, card] {
         guard let packet = pool.pool.allocate() else { return }

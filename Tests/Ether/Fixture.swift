@@ -5,6 +5,7 @@ import DeviceIO
 import Ifnet
 import Netisr
 import Packet
+import Platform
 import Synchronization
 import Testing
 import Wire
@@ -36,7 +37,7 @@ final class FakeDriver: InterfaceDriver {
     var bytes: [UInt8]
     var vlan: UInt16?
   }
-  private let frames = Mutex<[Frame]>([])
+  private let frames = Guarded<[Frame]>([])
   func handle(_ request: DriverRequest, on interface: Interface) throws(InterfaceError) {}
   func start(_ subqueue: Subqueue) {
     var batch = PacketBatch(capacity: 64)

@@ -1,7 +1,7 @@
 // Groups, and interfaces that are made by name.
 
 import Netisr
-import Synchronization
+import Platform
 import Testing
 
 @testable import Ifnet
@@ -64,8 +64,8 @@ final class TestCloner: InterfaceCloner {
   let minimumUnits: Int
   let maximumUnit: Int
   let canDestroy: Bool
-  let refusal = Mutex<InterfaceError?>(nil)
-  let requests = Mutex<[CloneRequest]>([])
+  let refusal = Guarded<InterfaceError?>(nil)
+  let requests = Guarded<[CloneRequest]>([])
   init(_ name: String, minimum: Int = 0, maximum: Int = 100, canDestroy: Bool = true) {
     self.name = name
     minimumUnits = minimum

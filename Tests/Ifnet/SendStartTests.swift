@@ -3,7 +3,7 @@
 import Ifnet
 import Netisr
 import Packet
-import Synchronization
+import Platform
 import Testing
 
 @Suite struct SendStartTests {
@@ -187,7 +187,7 @@ import Testing
   @Test("Case 59: rollups of priority 50 and 200 -> 200 first")
   func rollupOrder() throws {
     let rig = try SendRig()
-    let order = Mutex<[String]>([])
+    let order = Guarded<[String]>([])
     rig.netisr.workers[0].addRollup(priority: 200) { order.withLock { $0.append("200") } }
     rig.driver.onStart.withLock { $0 = { _ in order.withLock { $0.append("if_start") } } }
     rig.send(1...2, on: 0)

@@ -5,6 +5,7 @@ import DeviceIO
 import Ifnet
 import Netisr
 import Packet
+import Platform
 import Synchronization
 import Testing
 import Wire
@@ -31,10 +32,10 @@ final class RingDriver: InterfaceDriver, @unchecked Sendable {
     var inside = 0
     var overlaps = 0
   }
-  let state = Mutex(State())
+  let state = Guarded(State())
   let serializer: (any InterfaceSerializer)?
   /// Runs inside if_start, before packets are taken.
-  let onStart = Mutex<(@Sendable (Subqueue) -> Void)?>(nil)
+  let onStart = Guarded<(@Sendable (Subqueue) -> Void)?>(nil)
   /// Packets that one call takes at most.
   let budget: Int
 

@@ -70,10 +70,10 @@ private struct Dice {
 
   /// A thread that attaches, detaches, renames, and changes what interfaces have.
   final class Mutator: Sendable {
-    private let thread: Mutex<JoinedThread?>
+    private let thread: Guarded<JoinedThread?>
 
     init(_ table: InterfaceTable, seed: Int) throws {
-      thread = Mutex(try JoinedThread(name: "mutator \(seed)") { Self.run(table, seed) })
+      thread = Guarded(try JoinedThread(name: "mutator \(seed)") { Self.run(table, seed) })
     }
     func join() {
       let taken = thread.withLock { $0.take() }

@@ -4,6 +4,7 @@ import DeviceIO
 import Ifnet
 import Netisr
 import Packet
+import Platform
 import Synchronization
 import Testing
 import Wire
@@ -20,7 +21,7 @@ final class NotingDriver: InterfaceDriver {
     var watchdogs: [Int?] = []
     var detached = 0
   }
-  let state = Mutex(State())
+  let state = Guarded(State())
   let takesRequests: Bool
   let serializer: (any InterfaceSerializer)?
   let media: MediaStatus?
@@ -63,7 +64,7 @@ final class NotingDriver: InterfaceDriver {
 /// A family that does with addresses what it is asked, and notes what it is told.
 final class NotingDomain: ProtocolDomain {
   let family: AddressFamily
-  let notes = Mutex<[String]>([])
+  let notes = Guarded<[String]>([])
   init(_ family: AddressFamily) { self.family = family }
   private func note(_ text: String) { notes.withLock { $0.append(text) } }
   var taken: [String] {
@@ -176,7 +177,7 @@ final class Bench: Sendable {
 
 /// What was seen, from whatever thread.
 final class EventLog: Sendable {
-  private let entries = Mutex<[String]>([])
+  private let entries = Guarded<[String]>([])
   func add(_ text: String) { entries.withLock { $0.append(text) } }
   func take() -> [String] {
     entries.withLock { entries in

@@ -3,8 +3,8 @@
 import Ifnet
 import Netisr
 import Packet
+import Platform
 import Routes
-import Synchronization
 import Testing
 import Wire
 
@@ -12,7 +12,7 @@ import Wire
 
 /// Collects events.
 final class Events: Sendable {
-  private let list = Mutex<[InetEvent]>([])
+  private let list = Guarded<[InetEvent]>([])
   init(_ inet: Inet) {
     inet.onEvent { [self] event in list.withLock { $0.append(event) } }
   }

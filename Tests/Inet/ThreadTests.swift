@@ -14,7 +14,7 @@ import Wire
 
 /// Keeps what it is told to send until the workers have stopped: packets go back to their pools on one thread.
 private final class KeepingDriver: InterfaceDriver {
-  private let kept = Mutex<[UInt]>([])
+  private let kept = Guarded<[UInt]>([])
   func handle(_ request: DriverRequest, on interface: Interface) throws(InterfaceError) {}
   func start(_ subqueue: Subqueue) {
     var batch = PacketBatch(capacity: 32)

@@ -6,6 +6,7 @@ import Ether
 import Ifnet
 import Netisr
 import Packet
+import Platform
 import Routes
 import Synchronization
 import Testing
@@ -33,7 +34,7 @@ final class ManualClock: TimeSource {
 
 /// Remembers frames.
 final class FakeDriver: InterfaceDriver {
-  private let frames = Mutex<[[UInt8]]>([])
+  private let frames = Guarded<[[UInt8]]>([])
   func handle(_ request: DriverRequest, on interface: Interface) throws(InterfaceError) {}
   func start(_ subqueue: Subqueue) {
     var batch = PacketBatch(capacity: 64)

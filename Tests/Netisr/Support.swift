@@ -21,7 +21,7 @@ final class ManualClock: TimeSource {
 
 /// What handlers saw, in order.
 final class Log: Sendable {
-  private let entries = Mutex<[Int]>([])
+  private let entries = Guarded<[Int]>([])
   func add(_ entry: Int) { entries.withLock { $0.append(entry) } }
   var all: [Int] { entries.withLock { $0 } }
 }

@@ -108,7 +108,7 @@ func threaded(_ workers: Int = 2, _ change: (inout NetisrConfiguration) -> Void 
 
   @Test func aKickCanSendItselfAgain() throws {
     let netisr = try manual()
-    final class Box: Sendable { let kick = Mutex<KickMessage?>(nil) }
+    final class Box: Sendable { let kick = Guarded<KickMessage?>(nil) }
     let box = Box(), tally = Tally()
     let kick = KickMessage {
       tally.add()
@@ -183,7 +183,7 @@ func threaded(_ workers: Int = 2, _ change: (inout NetisrConfiguration) -> Void 
 
   @Test func aTimerThatAnotherCancelsInTheSamePassDoesNotRun() throws {
     let clock = ManualClock(), netisr = try manual(clock: clock), log = Log()
-    final class Box: Sendable { let token = Mutex<WorkerToken?>(nil) }
+    final class Box: Sendable { let token = Guarded<WorkerToken?>(nil) }
     let box = Box()
     netisr.workers[0].schedule(after: 5) {
       log.add(1)

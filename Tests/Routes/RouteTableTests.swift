@@ -2,6 +2,7 @@
 
 import Netisr
 import Packet
+import Platform
 import Synchronization
 import Testing
 import Wire
@@ -60,7 +61,7 @@ private func everywhere(_ netisr: Netisr, _ table: RouteTable, _ address: IPv4Ad
     // The same index with another generation is another interface.
     let newer = Route4(IPv4Prefix(IPv4Address(11, 0, 0, 0), 8), interface: InterfaceIndex(1, generation: 2), flags: .up)
     try table.add(newer)
-    let removed = Mutex(0)
+    let removed = Guarded(0)
     table.onChange = { event in
       switch event {
       case .removed4, .removed6: removed.withLock { $0 += 1 }
@@ -85,7 +86,7 @@ private func everywhere(_ netisr: Netisr, _ table: RouteTable, _ address: IPv4Ad
   func failure() throws {
     let netisr = try manual(3)
     let table = RouteTable(netisr)
-    let told = Mutex<[RouteFailure]>([])
+    let told = Guarded<[RouteFailure]>([])
     table.onFailure = { failure in told.withLock { $0.append(failure) } }
     table.setFault { worker, operation in worker == 1 && operation.contains("10.1.0.0/16") }
     let lost = try route("10.1.0.0/16")
@@ -122,7 +123,7 @@ private func everywhere(_ netisr: Netisr, _ table: RouteTable, _ address: IPv4Ad
   func events() throws {
     let netisr = try manual(2)
     let table = RouteTable(netisr)
-    let seen = Mutex<[RouteEvent]>([])
+    let seen = Guarded<[RouteEvent]>([])
     let token = table.subscribe { event in seen.withLock { $0.append(event) } }
     let first = try route("10.0.0.0/8", "198.18.0.1"), changed = try route("10.0.0.0/8", "198.18.0.2")
     try table.add(first)

@@ -130,7 +130,7 @@ private final class BusyRouter: @unchecked Sendable {
     let router = try BusyRouter(dispatch)
     for card in router.cards { card.isRunning.store(true, ordering: .releasing) }
     let end = MonotonicClock().now() + 1_500_000_000
-    let problems = Mutex<[String]>([])
+    let problems = Guarded<[String]>([])
     let tap = CountingTap(), observer = CountingObserver()
     do {
       let attaching = try JoinedThread(name: "attach") {
