@@ -32,6 +32,8 @@ public struct AttachOptions: Sendable {
   /// Buffers of a queue beyond its rings: what netisr's queues and the protocols may hold.
   public var extraBuffers = 512
   public var vnet = Vnet.base
+  /// The number of queues is a wish: a card that has fewer gets as many as it has.
+  public var fewerQueues = false
 
   public init() { port.promiscuous = false }
 }

@@ -74,11 +74,24 @@ internal import Wire
       try type.init(function, allocator: memory.allocator, options: port, clock: clock)
     }
     let driver: any NetDriver
-    do { driver = try make(options.port) } catch {
+    var options = options
+    do throws(DriverError) { driver = try Self.makeDriver(&options, make) } catch {
       function.close()
       throw .driver(error)
     }
     try self.init(driver, function: function, table: table, memory: memory, options: options, clock: clock, remake: make)
+  }
+
+  /// Makes a driver; with `fewerQueues` one queue less as long as the card refuses their number.
+  private static func makeDriver(
+    _ options: inout AttachOptions, _ make: (PortOptions) throws(DriverError) -> any NetDriver
+  ) throws(DriverError) -> any NetDriver {
+    while true {
+      do throws(DriverError) { return try make(options.port) } catch {
+        guard options.fewerQueues, options.port.queues > 1, case .option(_, "queues", _, _) = error else { throw error }
+        options.port.queues -= 1
+      }
+    }
   }
 
   /// Attaches a driver that is made and stopped.

@@ -50,6 +50,7 @@ extension Stack {
     var options = AttachOptions()
     options.name = plan.name
     options.port.queues = plan.queues ?? min(16, netisr.workers.count)
+    options.fewerQueues = plan.queues == nil
     options.port.receiveDescriptors = plan.ringSize
     options.port.transmitDescriptors = plan.ringSize
     options.port.mtu = plan.mtu ?? options.port.mtu

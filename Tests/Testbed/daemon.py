@@ -21,6 +21,8 @@ IGB = Topology((
     NIC("peerb", "igb", 1, "B", "52:54:00:18:00:0b", ("198.18.0.2/24", "2001:2::2/64")),
 ), qemu=backport.command())
 
+ONE_PING = "/usr/bin/ip netns exec {} sh -c 'ping -c 1 -W 1 {} >/dev/null 2>&1 && echo yes || echo no'"
+
 CONFIGURATION = """
 [control]
 socket = "/run/ringwayd.sock"
@@ -45,19 +47,29 @@ def start(t, left="{e1000e}", right="{virtio}"):
     text = CONFIGURATION.replace("{left}", t.expand(left)).replace("{right}", t.expand(right))
     t.guest.put(text.encode(), "/tmp/ringwayd.toml")
     daemon = t.guest.spawn("ringwayd --config /tmp/ringwayd.toml", name="ringwayd")
-    t.guest.wait_for("ringway ifconfig -l --socket /run/ringwayd.sock", lambda out: len(out.split()) >= 2, timeout=60,
-                     what="the daemon's interfaces")
+    try:
+        t.guest.wait_for("ringway ifconfig -l --socket /run/ringwayd.sock", lambda out: "error" not in out and len(set(out.split()) - {"lo0"}) >= 2,
+                         timeout=60, what="the daemon's interfaces")
+    except Exception as error:
+        raise AssertionError(f"{error}\nringwayd said:\n{daemon.output()}")
     for name, number in (("A", 1), ("B", 2)):
         device = f"peer{name.lower()}"
         t.guest.check(f"""set -e
+            ip -n {name} address del 198.18.0.{number}/24 dev {device}
+            ip -n {name} address del 2001:2::{number}/64 dev {device}
             ip -n {name} address add 198.18.{number}.2/24 dev {device}
             ip -n {name} address add 2001:2:0:{number}::2/64 dev {device} nodad
             ip -n {name} route add 198.18.{3 - number}.0/24 via 198.18.{number}.1
             ip -n {name} route add 2001:2:0:{3 - number}::/64 via 2001:2:0:{number}::1""")
     for network in ("A", "B"):
         other = "2" if network == "A" else "1"
-        t.guest.wait_for(f"ip netns exec {network} ping -c 1 -W 1 2001:2:0:{other}::2 >/dev/null 2>&1 && echo yes",
-                         lambda out: "yes" in out, timeout=40, what=f"an answer to {network} through the router")
+        try:
+            t.guest.wait_for(ONE_PING.format(network, f"2001:2:0:{other}::2"),
+                             lambda out: "yes" in out, timeout=25, what=f"an answer to {network} through the router")
+        except Exception as error:
+            state = t.guest.run("ringway ifconfig --socket /run/ringwayd.sock; ringway netstat -d --socket /run/ringwayd.sock; "
+                                f"ip -n {network} address; ip -n {network} -6 route; ip -n {network} -6 neigh").output
+            raise AssertionError(f"{error}\n{state}\nringwayd said:\n{daemon.output()}")
     return daemon
 
 
@@ -66,7 +78,9 @@ def end(t, daemon):
     for name, number in (("A", 1), ("B", 2)):
         device = f"peer{name.lower()}"
         t.guest.run(f"ip -n {name} address del 198.18.{number}.2/24 dev {device}; "
-                    f"ip -n {name} address del 2001:2:0:{number}::2/64 dev {device}")
+                    f"ip -n {name} address del 2001:2:0:{number}::2/64 dev {device}; "
+                    f"ip -n {name} address add 198.18.0.{number}/24 dev {device}; "
+                    f"ip -n {name} address add 2001:2::{number}/64 dev {device} nodad")
     expect(status == 0, f"ringwayd ended with {status}:\n{daemon.output()}")
 
 
@@ -109,7 +123,7 @@ def links_and_flags_follow_the_card(t):
                      what="the cable's return")
     ask(t, "ifconfig vtnet0 down")
     ask(t, "ifconfig vtnet0 up")
-    t.guest.wait_for("ip netns exec A ping -c 1 -W 1 198.18.2.2 >/dev/null 2>&1 && echo yes", lambda out: "yes" in out, timeout=30,
+    t.guest.wait_for(ONE_PING.format("A", "198.18.2.2"), lambda out: "yes" in out, timeout=30,
                      what="traffic after the changes")
     end(t, daemon)
 
