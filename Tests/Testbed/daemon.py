@@ -59,8 +59,8 @@ def start(t, left="{e1000e}", right="{virtio}"):
             ip -n {name} address del 2001:2::{number}/64 dev {device}
             ip -n {name} address add 198.18.{number}.2/24 dev {device}
             ip -n {name} address add 2001:2:0:{number}::2/64 dev {device} nodad
-            ip -n {name} route add 198.18.{3 - number}.0/24 via 198.18.{number}.1
-            ip -n {name} route add 2001:2:0:{3 - number}::/64 via 2001:2:0:{number}::1""")
+            ip -n {name} route replace 198.18.{3 - number}.0/24 via 198.18.{number}.1
+            ip -n {name} route replace 2001:2:0:{3 - number}::/64 via 2001:2:0:{number}::1""")
     for network in ("A", "B"):
         other = "2" if network == "A" else "1"
         try:
