@@ -140,7 +140,7 @@ private final class Nowhere: InterfaceDriver, @unchecked Sendable {
     var problems: [String] = []
     for interface in interfaces {
       let received = interface.counters.ipackets
-      let dropped = netisr.drops.snapshot().filter { $0.interface == interface.index }.reduce(0) { $0 + $1.packets }
+      let dropped = netisr.drops.snapshot().filter { $0.interface == interface.index && !$0.reason.isOutput }.reduce(0) { $0 + $1.packets }
       let delivered = ether.deliveries(of: interface.index)
       if received != delivered + dropped {
         problems.append("\(interface.name) received \(received), delivered \(delivered) and dropped \(dropped)")
