@@ -3,6 +3,7 @@
 internal import Control
 internal import Ifnet
 internal import Inet
+internal import Inet6
 internal import Netisr
 internal import Packet
 internal import Routes
@@ -27,6 +28,14 @@ extension Stack {
         ChangeRecord(time: WallClock.seconds(), category: .route, event: word, interface: name, index: Int(index.index), detail: detail)
       }
     }
+    inet6.onEvent { [weak server, weak interfaces] event in
+      guard let server else { return }
+      let (word, index, detail) = Self.words(event)
+      let name = interfaces?.interface(index)?.name
+      server.publish(.address, interface: name) {
+        ChangeRecord(time: WallClock.seconds(), category: .address, event: word, interface: name, index: Int(index.index), detail: detail)
+      }
+    }
     inet.onEvent { [weak server, weak interfaces] event in
       guard let server else { return }
       let (word, index, detail) = Self.words(event)
@@ -34,6 +43,13 @@ extension Stack {
       server.publish(.neighbour, interface: name) {
         ChangeRecord(time: WallClock.seconds(), category: .neighbour, event: word, interface: name, index: Int(index.index), detail: detail)
       }
+    }
+  }
+
+  private static func words(_ event: Inet6Event) -> (String, InterfaceIndex, String) {
+    switch event {
+    case .ready(let address, let interface): ("ready", interface, "\(address)")
+    case .duplicated(let address, let interface): ("duplicated", interface, "\(address) is used by somebody else")
     }
   }
 

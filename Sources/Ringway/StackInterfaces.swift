@@ -137,10 +137,21 @@ extension Stack {
     var name = name
     _ = try interface(name)
     for change in changes {
+      if case .allMulticast(let on) = change {
+        try setAllMulticast(on, on: name, by: who)
+        continue
+      }
       _ = try perform(.on(name, try operation(change, name)), by: who)
       if case .name(let new) = change { name = new }
     }
     return record(of: try interface(name))
+  }
+
+  /// Counted, so that a group's member and a person do not switch each other off.
+  private func setAllMulticast(_ on: Bool, on name: String, by who: Credentials) throws(ControlError) {
+    let interface = try interface(name)
+    guard who.isPrivileged else { throw ControlError("EPERM", "\(name): only root and the configured group may change interfaces.") }
+    do throws(InterfaceError) { try interface.setAllMulticast(on) } catch { throw ControlError(error.code.rawValue, error.problem) }
   }
 
   private func operation(_ change: InterfaceChange, _ name: String) throws(ControlError) -> InterfaceOperation {

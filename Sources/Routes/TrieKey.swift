@@ -18,8 +18,8 @@ protocol TrieKey: Equatable, BitwiseCopyable {
   var scrambled: UInt64 { get }
 }
 
-/// Measured with 1, 1,000 and 500,000 routes (docs/benchmarks/stack.md): 20 bits, then 4 at a time. The root takes
-/// 4 MiB of which few routes touch little; a /24 is two loads away, and a node is one cache line.
+/// 20 bits, then 4 at a time: the root takes 4 MiB, of which few routes touch little; a /24 is two loads away, and a
+/// node is one cache line. Other shapes were not measured; what this one costs is in docs/benchmarks/stack.md.
 extension IPv4Address: TrieKey {
   static var width: Int { 32 }
   static var rootBits: Int { 20 }

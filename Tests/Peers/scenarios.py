@@ -162,7 +162,12 @@ def router_arping(world):
     text = a.output("arping", "-D", "-c", "2", "-I", a.device, a.router4, check=False)
     claim("Received 0 response" not in text, f"the router did not answer a probe for its address:\n{text}")
     # A stranger's gratuitous ARP for the router's own address is a conflict that somebody hears of.
+    monitored = monitor(world)
+    a.run("ip", "address", "add", f"{a.router4}/32", "dev", a.device)
     a.output("arping", "-U", "-c", "1", "-s", a.router4, "-I", a.device, a.router4, check=False)
+    a.run("ip", "address", "del", f"{a.router4}/32", "dev", a.device)
+    a.run("ip", "neigh", "flush", "dev", a.device)
+    world.until(lambda: "conflict" in monitored(), 5, "the monitor did not tell of the conflict")
     a.pings(a.router4)
     # Gratuitous ARP on a new address.
     sniffer = Sniffer(a, filter="arp")
@@ -189,6 +194,14 @@ def router_neighbours(world):
     claim("REACHABLE" in state or "DELAY" in state, f"Linux has the router as: {state}")
 
 
+def monitor(world):
+    """Starts `ringway monitor --json`; what it returns gives everything that was printed so far."""
+    path = world.directory + "/monitor.log"
+    world.spawn([world.program("ringway"), "monitor", "--json", "--socket", world.socket], stdout=open(path, "w"), stderr=subprocess.DEVNULL)
+    time.sleep(0.5)
+    return lambda: open(path).read()
+
+
 @scenario("router.dad")
 def router_dad(world):
     """The peer holds the address that the router wants: the router must not use it."""
@@ -199,8 +212,10 @@ def router_dad(world):
     a.configure(routes=False)
     a.run("ip", "-6", "address", "add", "2001:2:0:1::77/64", "dev", a.device, "nodad")
     time.sleep(0.5)
+    monitored = monitor(world)
     world.ringway("ifconfig", "tap0", "inet6", "2001:2:0:1::77/64")
     world.until(lambda: "duplicated" in world.ringway("ifconfig", "tap0"), 5, "the duplicate was not noticed")
+    world.until(lambda: "duplicated" in monitored(), 5, "the monitor did not tell of the duplicate")
     # And Linux's own detection finds ours.
     world.ringway("ifconfig", "tap0", "inet6", "2001:2:0:1::88/64")
     time.sleep(2.5)
@@ -429,6 +444,11 @@ def mode_up_down(world):
     """Interfaces go down and up, MTUs and addresses change, with pings under way; nothing is unaccounted for."""
     a, b = routed(world)
     flood = subprocess.Popen(a.command("ping", "-n", "-i", "0.01", "-c", "400", b.address4), stdout=subprocess.PIPE, text=True)
+    for flag, word in (("allmulti", "ALLMULTI"), ("promisc", "PROMISC")):
+        world.ringway("ifconfig", "tap1", flag)
+        claim(word in world.ringway("ifconfig", "tap1"), f"{flag} does not show")
+        world.ringway("ifconfig", "tap1", "-" + flag)
+        claim(word not in world.ringway("ifconfig", "tap1"), f"-{flag} does not show")
     for round in range(10):
         world.ringway("ifconfig", "tap1", "down")
         world.ringway("ifconfig", "tap1", "up")
