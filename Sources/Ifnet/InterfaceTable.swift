@@ -77,6 +77,16 @@ public final class InterfaceTable: @unchecked Sendable {
 
   // MARK: What other modules bring
 
+  /// Lets families and link layers go, when a stack is taken down: they hold the table as it holds them. After the
+  /// last interface, and after the last packet.
+  public func dissolve() {
+    state.withLock {
+      $0.domains = []
+      $0.links = [:]
+    }
+    removeRoutes = nil
+  }
+
   /// What frames of a link type mean. Set before interfaces of the type are attached.
   public func setLink(_ link: any LinkLayer, for type: InterfaceType) { state.withLock { $0.links[type] = link } }
 

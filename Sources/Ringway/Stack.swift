@@ -134,6 +134,7 @@ public final class Stack: @unchecked Sendable {
     takeDownInterfaces()
     inet6.stop()
     netisr.stop()
+    interfaces.dissolve()
     for worker in netisr.workers { worker.pool = nil }
     memory.giveBack(pools)
     return pools.filter { $0.available < $0.capacity }.map {

@@ -103,8 +103,10 @@ extension Stack {
     let workers = netisr.workers.map { worker in
       let own = streams.filter { $0.wsid == worker.id }
       let row = workerRows.first { $0["WSID"] == "\(worker.id)" } ?? [:]
+      // A packet passes several protocols; it is counted where it comes in.
+      let packets = own.first { $0.name == "ether" }?.handled ?? 0
       var record = TopRecord.Worker(
-        id: worker.id, cpu: worker.cpu, packets: own.reduce(0) { $0 + $1.handled }, batches: worker.batches)
+        id: worker.id, cpu: worker.cpu, packets: packets, batches: worker.batches)
       (record.busyCycles, record.totalCycles) = (worker.busyCycles, worker.totalCycles)
       record.wakeups = UInt64(row["Wakeups"] ?? "")
       return record

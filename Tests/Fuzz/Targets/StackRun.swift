@@ -148,6 +148,7 @@ private final class Nowhere: InterfaceDriver, @unchecked Sendable {
     }
     for interface in interfaces { table.detach(interface) }
     netisr.settle()
+    table.dissolve()
     if pool.available != Self.buffers { problems.append("\(Self.buffers - pool.available) buffers are missing") }
     return problems
   }
