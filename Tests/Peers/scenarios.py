@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 import socket
 import struct
@@ -441,6 +442,30 @@ def capture_live(world):
     claim(len(rows("icmp.type == 8 && ip.dst == 198.18.2.2", "frame.number")) >= 5, "the capture misses pings")
     dropped = rows("frame.comment contains \"dropped\"", "ip.dst", "frame.comment")
     claim(any("198.18.9.9" in row and "no-route" in row for row in dropped), f"no drop with its reason in the capture: {dropped[:5]}")
+
+
+@scenario("capture.extcap")
+def capture_extcap(world):
+    """What Wireshark does: asks for interfaces, link types and options, then reads packets from a pipe."""
+    a, b = routed(world)
+    extcap = [world.program("ringway"), "extcap"]
+    ask = lambda *words: subprocess.run([*extcap, *words], capture_output=True, text=True, timeout=10).stdout
+    listed = ask("--extcap-interfaces", "--socket", world.socket)
+    claim("value=ringway-tap0" in listed and "value=ringway-any" in listed, f"--extcap-interfaces: {listed}")
+    claim("name=EN10MB" in ask("--extcap-dlts", "--extcap-interface", "ringway-tap0"), "--extcap-dlts")
+    claim("call=--drops" in ask("--extcap-config", "--extcap-interface", "ringway-tap0"), "--extcap-config")
+    pipe, path = world.directory + "/fifo", world.directory + "/extcap.pcapng"
+    os.mkfifo(pipe)
+    reader = world.spawn(["sh", "-c", f"cat {pipe} > {path}"])
+    capture = world.spawn([*extcap, "--capture", "--extcap-interface", "ringway-tap0", "--fifo", pipe, "--socket", world.socket, "--drops"])
+    time.sleep(1)
+    a.pings(b.address4, count=5)
+    time.sleep(0.5)
+    capture.terminate()
+    claim(capture.wait(10) == 0, "extcap did not end with 0")
+    reader.wait(5)
+    text = subprocess.run(["tshark", "-n", "-r", path, "-Y", "icmp.type == 8"], capture_output=True, text=True, check=True).stdout
+    claim(len(text.splitlines()) >= 5, f"the pipe brought {len(text.splitlines())} echo requests")
 
 
 @scenario("mode.up_down")
