@@ -60,6 +60,7 @@ let package = Package(
     module("DeviceIO", ["CRingway"]),
     module("Wire", []),
     module("Control", []),
+    module("NetmapAPI", []),
     // Floor 2
     module("PCI", ["CRingway", "Platform", "DeviceIO", system]),
     .target(
@@ -71,7 +72,7 @@ let package = Package(
     module("VFIO", ["CRingway", "Platform", "DeviceIO", "PCI", "DMAMemory", system]),
     module("VirtioTransport", ["CRingway", "Platform", "DeviceIO", "PCI", "DMAMemory"]),
     // Floor 4
-    module("NetmapCore", ["CRingway", "Platform", "DeviceIO", "DMAMemory", system]),
+    module("NetmapCore", ["CRingway", "Platform", "DeviceIO", "DMAMemory", "NetmapAPI", system]),
     module("Packet", ["CRingway", "DeviceIO", "DMAMemory"]),
     // Floor 5
     module(
@@ -90,7 +91,7 @@ let package = Package(
     module(
       "Attach",
       [
-        "CRingway", "Platform", "DeviceIO", "Wire", "PCI", "DMAMemory", "NetmapCore", "Packet", "DriverKit", "Netisr",
+        "CRingway", "Platform", "DeviceIO", "Wire", "PCI", "DMAMemory", "NetmapAPI", "NetmapCore", "Packet", "DriverKit", "Netisr",
         "Ifnet",
       ]),
     module(
@@ -181,6 +182,7 @@ let package = Package(
     tests("Platform", ["CRingway", system]),
     tests("DeviceIO"),
     tests("Wire"),
+    tests("NetmapAPI"),
     tests("PCI", ["CRingway", "Platform", system]),
     tests("DMAMemory", ["CRingway", "DeviceIO", "Platform", system]),
     tests("VFIO", ["PCI", "DMAMemory", "DeviceIO", "Platform", "CRingway", system]),
@@ -214,7 +216,7 @@ let package = Package(
     tests(
       "Attach",
       [
-        "CRingway", "DriverKit", "E1000e", "Ixgbe", "VirtioNet", "ModelKit", "Models", "Ether", "Ifnet", "Netisr", "NetmapCore",
+        "CRingway", "NetmapAPI", "DriverKit", "E1000e", "Ixgbe", "VirtioNet", "ModelKit", "Models", "Ether", "Ifnet", "Netisr", "NetmapCore",
         "Packet", "DMAMemory", "PCI", "Wire", "DeviceIO", "Platform",
       ]),
     tests("Control"),

@@ -7,6 +7,7 @@
 // Worker 0 leads and asks the owners, one after the other. So `open` and `close` are called from
 // worker 0 or from a thread that is no worker: another worker would wait for itself.
 
+public import NetmapAPI
 public import NetmapCore
 internal import Netisr
 internal import Packet

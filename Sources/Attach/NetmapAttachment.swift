@@ -1,6 +1,7 @@
 // The way from an attached card to its netmap side.
 
-public import NetmapCore
+public import NetmapAPI
+internal import NetmapCore
 internal import Netisr
 
 extension CardAttachment {

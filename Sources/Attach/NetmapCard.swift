@@ -26,6 +26,7 @@
 internal import Glibc
 internal import DriverKit
 internal import Ifnet
+public import NetmapAPI
 public import NetmapCore
 internal import Netisr
 internal import Packet

@@ -8,6 +8,7 @@
 //     }
 //     port.close()
 
+internal import NetmapAPI
 public import NetmapCore
 internal import CRingway
 internal import Glibc

@@ -8,6 +8,7 @@
 
 internal import DriverKit
 internal import Ifnet
+internal import NetmapAPI
 internal import NetmapCore
 internal import Netisr
 internal import Packet

@@ -5,6 +5,7 @@
 // A sync is prologue, adapter, epilogue. The adapter sees only checked numbers: it moves `hwcur`
 // over what it took and `hwtail` over what it has for the program.
 
+public import NetmapAPI
 internal import Synchronization
 
 /// Behind the krings of a port.
@@ -29,19 +30,6 @@ extension NetmapAdapter {
     sync(kring, released: released)
     kring.finalise()
   }
-}
-
-/// The errno that netmap returns for a request, and why.
-public struct NetmapError: Error, Equatable, Sendable, CustomStringConvertible {
-  public enum Code: String, Sendable { case EINVAL, EBUSY, ENXIO, ENOMEM, EIO }
-  public var code: Code
-  /// "ix0: ring 4 does not exist; it has 0 to 1."
-  public var problem: String
-  public init(_ code: Code, _ problem: String) {
-    self.code = code
-    self.problem = problem
-  }
-  public var description: String { "\(problem) (\(code.rawValue))" }
 }
 
 /// Memory that programs share, and the name under which the ledger knows what is theirs.

@@ -1,4 +1,5 @@
 import Ifnet
+import NetmapAPI
 import NetmapCore
 import Packet
 import Testing
