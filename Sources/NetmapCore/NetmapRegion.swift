@@ -1,0 +1,76 @@
+// A region: memory that programs share, under a number that they can ask for.
+
+public import NetmapAPI
+internal import Platform
+
+/// Whose memory a region is.
+public enum NetmapRegionKind: String, Equatable, Sendable {
+  /// The one that ports use when nothing else is asked for.
+  case global
+  /// Made for a port; gone when its last user is.
+  case privateMemory = "private"
+  /// A file that a program handed over (option EXTMEM).
+  case external
+}
+
+/// Memory that programs share, and the name under which the ledger knows what is theirs.
+///
+/// All ports of a region have one holder: a program may put a buffer of one port's ring into another's. When
+/// the last port of the region closes, whatever the programs lost on the way goes back to the allocator.
+public final class NetmapRegion: Sendable {
+  /// The global region's number.
+  public static let globalID: UInt16 = 1
+
+  public let allocator: NetmapAllocator
+  /// What programs call `mem_id`: unique while the region is there, never 0.
+  public let id: UInt16
+  public let kind: NetmapRegionKind
+  /// For reports: "global", or the port that the region was made for.
+  public let name: String
+  private struct State {
+    var users = 0
+    var holder: BufferOwner?
+  }
+  private let state = Guarded(State())
+
+  /// The only region of its allocator, as the global one.
+  public convenience init(_ allocator: NetmapAllocator) {
+    self.init(allocator, id: Self.globalID, kind: .global, name: "global")
+  }
+
+  init(_ allocator: NetmapAllocator, id: UInt16, kind: NetmapRegionKind, name: String) {
+    self.allocator = allocator
+    self.id = id
+    self.kind = kind
+    self.name = name
+  }
+
+  /// A port opens: whom its slots belong to.
+  public func enter() throws(NetmapError) -> BufferOwner {
+    // The allocator's lock is taken inside; it never takes this one.
+    let holder = state.withLock { state -> BufferOwner? in
+      guard let holder = state.holder ?? (try? allocator.registerOwner("netmap programs")) else { return nil }
+      state.holder = holder
+      state.users += 1
+      return holder
+    }
+    guard let holder else { throw NetmapError(.ENOMEM, "No more owners of netmap buffers can be told apart; close some ports.") }
+    return holder
+  }
+
+  /// A port has closed, and given its buffers back. The last one takes back what the programs lost.
+  /// - Returns: how many buffers that were.
+  @discardableResult public func leave() -> Int {
+    let last = state.withLock { state -> BufferOwner? in
+      state.users -= 1
+      guard state.users == 0 else { return nil }
+      defer { state.holder = nil }
+      return state.holder
+    }
+    guard let last else { return 0 }
+    return allocator.retireOwner(last).buffers
+  }
+
+  /// Ports that are open.
+  public var users: Int { state.withLock { $0.users } }
+}
