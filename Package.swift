@@ -191,7 +191,7 @@ let package = Package(
       name: "vfio-probe", dependencies: ["VFIO", "PCI", "DMAMemory", "DeviceIO", "Platform", "CRingway"],
       path: "Tests/VFIOProbe", swiftSettings: settings),
     tests("VirtioTransport", ["CRingway", "Platform", "ModelKit", "Models", "DeviceIO", "PCI", "DMAMemory"]),
-    tests("NetmapCore", ["CRingway", "DMAMemory", "DeviceIO", "Platform"]),
+    tests("NetmapCore", ["CRingway", "DMAMemory", "DeviceIO", "NetmapAPI", "Platform", system]),
     tests("Packet", ["CRingway", "DMAMemory", "DeviceIO", "Platform"]),
     tests("DriverKit", ["Packet", "NetmapCore", "DMAMemory", "DeviceIO", "PCI"]),
     tests("E1000e", ["DriverKit", "ModelKit", "Models", "Packet", "NetmapCore", "DMAMemory", "DeviceIO", "PCI", "Wire", "Platform"]),

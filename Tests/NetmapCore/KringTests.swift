@@ -1,4 +1,5 @@
 import CRingway
+import NetmapAPI
 import Testing
 
 @testable import NetmapCore
