@@ -18,7 +18,7 @@ public enum NetmapMessageKind: UInt16, Sendable {
   /// A process wants to use the descriptor: the answer is `AttachReply`; its descriptors are the region, the sync page
   /// and the doorbells' eventfds, in this order. ENXIO before REGISTER.
   case attach = 2
-  /// What the daemon knows of an interface, by name: MAC address, MTU, flags, rings (`PortQuery`).
+  /// What the daemon knows of an interface, by name: MAC address, MTU, flags, rings (`PortQuery`, answered with `PortQueryReply`).
   case query = 3
 }
 
@@ -103,6 +103,8 @@ public struct NetmapAttachReply: Equatable, Sendable {
   public var doorbells: UInt32 = 0
   public var regionID: UInt16 = 0
   public var mode: UInt16 = 0
+  /// What the port is; 0 at present.
+  public var portFlags: UInt32 = 0
   public var rings: [Ring] = []
 
   public init() {}
