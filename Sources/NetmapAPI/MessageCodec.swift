@@ -108,7 +108,8 @@ extension NetmapAttachReply {
     regionID = bytes.u16(36)
     mode = bytes.u16(38)
     portFlags = bytes.u32(40)
-    guard doorbells <= SyncPage.mostDoorbells, bytes.u32(44) == 0 else {
+    regionStart = bytes.u32(44)
+    guard doorbells <= SyncPage.mostDoorbells else {
       throw NetmapError(.EINVAL, "A field of the answer to an attach is out of range.")
     }
     rings.reserveCapacity(count)
@@ -126,6 +127,7 @@ extension NetmapAttachReply {
     bytes.put(regionID, at: 36)
     bytes.put(mode, at: 38)
     bytes.put(portFlags, at: 40)
+    bytes.put(regionStart, at: 44)
     for (i, ring) in rings.enumerated() { ring.encode(into: &bytes, at: Self.size + Self.ringSize * i) }
     return bytes
   }

@@ -74,7 +74,8 @@ public enum NetmapMessageLimit {
 /// What `attach` answers: 48 bytes, then 32 for each ring that the descriptor holds, in the order of the sync page.
 ///
 ///     region bytes u64@0 · interface offset u64@8 · register flags u64@16 · page bytes u32@24 · rings u32@28 ·
-///     doorbells u32@32 · region id u16@36 · register mode u16@38 · port flags u32@40 · zero@44
+///     doorbells u32@32 · region id u16@36 · register mode u16@38 · port flags u32@40 ·
+///     region's start in its file u32@44, in units of 4096 bytes (not 0 for external memory alone)
 ///     ring: offset in the region u64@0 · slots u32@8 · doorbell u32@12 · direction u16@16 · host u16@18 · number u16@20
 public struct NetmapAttachReply: Equatable, Sendable {
   public static let size = 48
@@ -103,9 +104,17 @@ public struct NetmapAttachReply: Equatable, Sendable {
   public var doorbells: UInt32 = 0
   public var regionID: UInt16 = 0
   public var mode: UInt16 = 0
-  /// What the port is; 0 at present.
+  /// What the port is: `valeSwitch`, `externalMemory`; other bits are ignored.
   public var portFlags: UInt32 = 0
+  /// Where the region starts in its file, in units of 4096 bytes.
+  public var regionStart: UInt32 = 0
   public var rings: [Ring] = []
+
+  /// A port of a VALE switch: the library copies what INDIRECT slots point to before a transmit sync. The daemon takes the
+  /// slot's buffer for the packet and never looks at `ptr`.
+  public static let valeSwitch: UInt32 = 1
+  /// The region is the program's own memory (EXTMEM): mmap(2) on the descriptor is ENODEV.
+  public static let externalMemory: UInt32 = 2
 
   public init() {}
 }

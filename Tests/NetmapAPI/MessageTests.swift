@@ -73,6 +73,7 @@ struct MessageTests {
     reply.regionID = 0x2122
     reply.mode = 4
     reply.portFlags = 0x3132_3334
+    reply.regionStart = 0x3536_3738
     reply.rings = [
       .init(offset: 0x4142_4344_4546, slots: 512, doorbell: 1, isReceive: false, isHost: false, number: 3),
       .init(offset: 64, slots: 1024, doorbell: 0, isReceive: true, isHost: true, number: 0x5152),
@@ -86,14 +87,14 @@ struct MessageTests {
     #expect(bytes.count == 48 + 2 * 32)
     #expect(Array(bytes[0..<16]) == [8, 7, 6, 5, 4, 3, 2, 1, 0x14, 0x13, 0x12, 0x11, 0, 0, 0, 0])
     #expect(Array(bytes[16..<32]) == [0, 8, 2, 0, 0, 0, 0, 0, 0, 0x10, 0, 0, 2, 0, 0, 0])
-    #expect(Array(bytes[32..<48]) == [2, 0, 0, 0, 0x22, 0x21, 4, 0, 0x34, 0x33, 0x32, 0x31, 0, 0, 0, 0])
+    #expect(Array(bytes[32..<48]) == [2, 0, 0, 0, 0x22, 0x21, 4, 0, 0x34, 0x33, 0x32, 0x31, 0x38, 0x37, 0x36, 0x35])
     #expect(Array(bytes[48..<72]) == [0x46, 0x45, 0x44, 0x43, 0x42, 0x41, 0, 0, 0, 2, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0])
     #expect(Array(bytes[80..<102]) == [64, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 1, 0, 1, 0, 0x52, 0x51])
     #expect(try NetmapAttachReply(decoding: bytes) == Self.attach())
     for count in 0..<bytes.count { #expect(code { _ = try NetmapAttachReply(decoding: Array(bytes.prefix(count))) } == .EINVAL) }
     #expect(code { _ = try NetmapAttachReply(decoding: bytes + [0]) } == .EINVAL)
     // More doorbells than can be, a doorbell beyond them, a direction and a host flag beyond 1, fields that are zero.
-    for (offset, value) in [(32, 29), (60, 2), (64, 2), (66, 2), (44, 1), (70, 1), (79, 1)] {
+    for (offset, value) in [(32, 29), (60, 2), (64, 2), (66, 2), (70, 1), (79, 1)] {
       var wrong = bytes
       wrong[offset] = UInt8(value)
       #expect(code { _ = try NetmapAttachReply(decoding: wrong) } == .EINVAL, "offset \(offset)")
