@@ -84,6 +84,8 @@ let package = Package(
     // Floor 6
     module("Ifnet", ["CRingway", "Platform", "DeviceIO", "Wire", "Packet", "Netisr", "Routes"]),
     module("Ether", ["CRingway", "Platform", "DeviceIO", "Wire", "Packet", "Netisr", "Ifnet"]),
+    module(
+      "NetmapPorts", ["CRingway", "Platform", "DeviceIO", "DMAMemory", "NetmapAPI", "NetmapCore", "Packet", "Netisr"]),
     // Floor 7
     module("Inet", ["CRingway", "Platform", "DeviceIO", "Wire", "Packet", "Netisr", "Routes", "Ifnet", "Ether"]),
     module("Inet6", ["CRingway", "Platform", "DeviceIO", "Wire", "Packet", "Netisr", "Routes", "Ifnet", "Ether"]),
@@ -91,7 +93,7 @@ let package = Package(
     module(
       "Attach",
       [
-        "CRingway", "Platform", "DeviceIO", "Wire", "PCI", "DMAMemory", "NetmapAPI", "NetmapCore", "Packet", "DriverKit", "Netisr",
+        "CRingway", "Platform", "DeviceIO", "Wire", "PCI", "DMAMemory", "NetmapAPI", "NetmapCore", "NetmapPorts", "Packet", "DriverKit", "Netisr",
         "Ifnet",
       ]),
     module(
@@ -212,11 +214,14 @@ let package = Package(
     tests("Ether", ["Ifnet", "Netisr", "Packet", "DMAMemory", "Wire", "DeviceIO", "Platform"]),
     tests("Inet", ["Ether", "Ifnet", "Routes", "Netisr", "Packet", "DMAMemory", "Wire", "DeviceIO", "Platform"]),
     tests("Inet6", ["Ether", "Ifnet", "Routes", "Netisr", "Packet", "DMAMemory", "Wire", "DeviceIO", "Platform"]),
+    tests(
+      "NetmapPorts",
+      ["CRingway", "NetmapAPI", "NetmapCore", "Netisr", "DMAMemory", "Packet", "DeviceIO", "Platform"]),
     tests("Clones", ["Ether", "Ifnet", "Routes", "Netisr", "Packet", "DMAMemory", "Wire", "DeviceIO", "Platform", "CRingway", system]),
     tests(
       "Attach",
       [
-        "CRingway", "NetmapAPI", "DriverKit", "E1000e", "Ixgbe", "VirtioNet", "ModelKit", "Models", "Ether", "Ifnet", "Netisr", "NetmapCore",
+        "CRingway", "NetmapAPI", "NetmapPorts", "DriverKit", "E1000e", "Ixgbe", "VirtioNet", "ModelKit", "Models", "Ether", "Ifnet", "Netisr", "NetmapCore",
         "Packet", "DMAMemory", "PCI", "Wire", "DeviceIO", "Platform",
       ]),
     tests("Control"),

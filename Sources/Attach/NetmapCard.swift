@@ -28,7 +28,8 @@ internal import DriverKit
 internal import Ifnet
 public import NetmapAPI
 public import NetmapCore
-internal import Netisr
+public import NetmapPorts
+public import Netisr
 internal import Packet
 internal import Synchronization
 
@@ -36,15 +37,14 @@ internal import Synchronization
 public final class NetmapCard: NetmapAdapter, @unchecked Sendable {
   /// Not used when the card has gone.
   unowned let host: any NetmapHost
-  let allocator: NetmapAllocator
   let netisr: Netisr
+  public let krings: PortKrings
+  /// Of the rings that are open; changes on worker 0 while none is.
+  private(set) var allocator: NetmapAllocator
   /// The owner of each queue.
   let workers: [Worker]
   public let region: NetmapRegion
   public let counts: RingCounts
-  /// For programs that wait on several rings of one direction.
-  public let receiveWakeup: KringWakeup
-  public let transmitWakeup: KringWakeup
   /// Times at which the receive stamp is not set (the setting `no_timestamp`).
   public var noTimestamp: Bool {
     get { unstamped.load(ordering: .relaxed) }
@@ -53,47 +53,22 @@ public final class NetmapCard: NetmapAdapter, @unchecked Sendable {
   private let unstamped = Atomic(false)
   var queues: [NetmapQueue] = []
   let hosts: [HostRing]
-  // Worker 0's.
-  var entries: [RingID: Entry] = [:]
-  /// Holds the buffers on their way through the card.
-  var port: BufferOwner?
-  /// Programs that have gone while the card was still sending, and what waits for the end of it.
-  var sending = 0
-  var grave: [UInt32] = []
-  private let opened = Atomic(0)
-
-  /// A kring, and how many programs hold it.
-  struct Entry {
-    let kring: Kring
-    /// Of receive rings.
-    let slots: ReceiveSlots?
-    var users: Int
-    var isExclusive: Bool
-  }
-
   /// - Parameters:
   ///   - region: the memory that this card's programs share; of `host`'s allocator.
   ///   - hostRings: pairs of host rings, 1 at least.
   public init(_ host: any NetmapHost, region: NetmapRegion, hostRings: Int = 1) throws(NetmapError) {
     self.host = host
     self.region = region
+    allocator = region.allocator
     let queues = host.driver.queueCount, pairs = max(1, hostRings)
-    allocator = host.allocator
     netisr = host.interface.table.netisr
     workers = (0..<queues).map { host.owner(ofQueue: $0) }
     lastName = host.interface.name
     slotCounts = (host.driver.options.transmitDescriptors, host.driver.options.receiveDescriptors)
     counts = RingCounts(transmit: queues, receive: queues, hostTransmit: pairs, hostReceive: pairs)
     hosts = (0..<pairs).map { _ in HostRing() }
-    do {
-      receiveWakeup = try KringWakeup()
-      transmitWakeup = try KringWakeup()
-    } catch { throw NetmapError(.ENOMEM, "\(error)") }
+    krings = try PortKrings()
     self.queues = (0..<queues).map { NetmapQueue(card: self, index: $0) }
-  }
-
-  deinit {
-    if let port { allocator.retireOwner(port) }
   }
 
   private let lastName: String
@@ -104,14 +79,27 @@ public final class NetmapCard: NetmapAdapter, @unchecked Sendable {
   func markGone() { gone.store(true, ordering: .releasing) }
 
   public var name: String { isGone ? lastName : host.interface.name }
-  public func slots(_ direction: RingDirection) -> Int {
+  public func slots(_ direction: RingDirection, host: Bool) -> Int {
     direction == .transmit ? slotCounts.transmit : slotCounts.receive
   }
-  /// Programs that have the port open.
-  public var openPorts: Int { opened.load(ordering: .acquiring) }
-  func note(open change: Int) { opened.wrappingAdd(change, ordering: .acquiringAndReleasing) }
+  public var tradesBuffers: Bool { true }
+  public func worker(of ring: RingID) -> Worker? { workers[ring.number % workers.count] }
+  public func defaultRegion(_ memory: NetmapMemory) throws(NetmapError) -> NetmapRegion { region }
+
+  /// On worker 0, before the first ring is used.
+  func settleMemory() {
+    if let open = krings.region?.allocator, open !== allocator { allocator = open }
+  }
 
   // MARK: Sync
+
+  public func synchronise(_ kring: Kring) -> Bool {
+    if kring.id.isHost, kring.id.direction == .receive {
+      return hosts[kring.id.number].synchronise(receive: kring) && !kring.isFaulted
+    }
+    guard holds(kring) else { return false }
+    return synchroniseChecked(kring)
+  }
 
   public func sync(_ kring: Kring, released: (from: UInt32, to: UInt32)) {
     if !kring.id.isHost { return queues[kring.id.number].sync(kring, released: released) }
@@ -156,12 +144,6 @@ public final class NetmapCard: NetmapAdapter, @unchecked Sendable {
     kring.ring.storeTimestamp(seconds: Int64(now.tv_sec), microseconds: Int64(now.tv_nsec / 1000))
   }
 
-  /// Wakes whoever waits on a ring, or on all of its direction.
-  func wake(_ kring: Kring) {
-    kring.wakeup.notify()
-    (kring.id.direction == .transmit ? transmitWakeup : receiveWakeup).notify()
-  }
-
   // MARK: The stack
 
   /// What the stack sends on a queue that is a program's.
@@ -171,7 +153,7 @@ public final class NetmapCard: NetmapAdapter, @unchecked Sendable {
       &batch, drops: interface.table.drops, interface: interface.index, queue: queue, base: allocator.bufferBase)
     guard let wakeup else { return }
     wakeup.notify()
-    receiveWakeup.notify()
+    krings.receiveWakeup.notify()
   }
 
   func count(_ packets: UInt64, bytes: Int = 0, _ reason: DropReason, queue: Int) {

@@ -10,6 +10,7 @@ internal import DriverKit
 internal import Ifnet
 internal import NetmapAPI
 internal import NetmapCore
+internal import NetmapPorts
 internal import Netisr
 internal import Packet
 internal import Synchronization
@@ -23,6 +24,8 @@ final class NetmapQueue: QueueTenant, @unchecked Sendable {
   private(set) var transmit: NetmapTransmit?
   /// Transmit sides of programs that have gone, whose frames the card still has.
   private var leaving: [NetmapTransmit] = []
+  /// Closed receive rings whose buffers are with the card still; their port waits for them.
+  private var draining = 0
   private var isTenant = false
   private var output = PacketBatch(capacity: NetmapReceive.batchSize)
   /// Arms in a row that waited for the card to finish sending.
@@ -56,10 +59,18 @@ final class NetmapQueue: QueueTenant, @unchecked Sendable {
       (receive, transmit) = before
       throw NetmapError(.EINVAL, "\(error)")
     }
+    // Buffers that were on their way home are in use again.
+    if slots != nil { finishDraining() }
     if !isTenant {
       isTenant = true
       host.setTenant(self, queue: index)
     }
+  }
+
+  private func finishDraining() {
+    guard draining > 0 else { return }
+    card.finished(draining)
+    draining = 0
   }
 
   /// Gives the driver the pools of the mode that the queue is in. A driver that is not running gets
@@ -75,7 +86,8 @@ final class NetmapQueue: QueueTenant, @unchecked Sendable {
   struct Remains: Sendable {
     /// Held by the port, and by the programs.
     var port: [UInt32] = [], program: [UInt32] = []
-    var stillSends = false
+    /// Sides that still have buffers with the card.
+    var stillBusy = 0
   }
 
   /// Takes rings out of the queue.
@@ -86,6 +98,10 @@ final class NetmapQueue: QueueTenant, @unchecked Sendable {
     // Fails when the card has broken: its buffers then come home when it is stopped.
     try? replacePools()
     settle()
+    if receive, self.receive != nil {
+      draining += 1
+      remains.stillBusy += 1
+    }
     return remains
   }
 
@@ -102,7 +118,7 @@ final class NetmapQueue: QueueTenant, @unchecked Sendable {
     transmit = nil
     if side.inFlight > 0 {
       leaving.append(side)
-      remains.stillSends = true
+      remains.stillBusy += 1
     }
   }
 
@@ -144,11 +160,12 @@ final class NetmapQueue: QueueTenant, @unchecked Sendable {
   /// The card has gone, its driver is stopped: every buffer that was with it is home.
   func leave() {
     for side in leaving { side.reclaim(driver) }
-    if !leaving.isEmpty { card.finishedSending(leaving.count) }
+    if !leaving.isEmpty { card.finished(leaving.count) }
     leaving = []
     transmit?.end()
     receive?.end()
     (transmit, receive) = (nil, nil)
+    finishDraining()
     retry?.cancel()
     retry = nil
     guard isTenant else { return }
@@ -162,8 +179,11 @@ final class NetmapQueue: QueueTenant, @unchecked Sendable {
     for side in leaving { side.reclaim(driver) }
     let sending = leaving.count
     leaving.removeAll { $0.inFlight == 0 }
-    if sending > leaving.count { card.finishedSending(sending - leaving.count) }
-    if let side = receive, side.slots == nil, side.isHome, !side.isHoldingFrames { receive = nil }
+    if sending > leaving.count { card.finished(sending - leaving.count) }
+    if let side = receive, side.slots == nil, side.isHome, !side.isHoldingFrames {
+      receive = nil
+      finishDraining()
+    }
     guard receive == nil, transmit == nil, leaving.isEmpty else { return }
     isTenant = false
     retry?.cancel()
@@ -225,7 +245,7 @@ final class NetmapQueue: QueueTenant, @unchecked Sendable {
     // A writer waits: the card tells only senders that found no room, so look again a while, and
     // then from time to time.
     if let side = transmit, let kring = side.kring, side.inFlight > 0,
-      kring.unsent > 0 || kring.wakeup.isArmed || card.transmitWakeup.isArmed
+      kring.unsent > 0 || kring.wakeup.isArmed || card.krings.transmitWakeup.isArmed
     {
       spins += 1
       if spins < 64 { return true }

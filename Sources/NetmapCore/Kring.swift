@@ -132,7 +132,7 @@ public final class Kring: @unchecked Sendable {
   public func begin() -> Bool { busy.compareExchange(expected: false, desired: true, ordering: .acquiring).exchanged }
   public func end() { busy.store(false, ordering: .releasing) }
   private let skips = Atomic<UInt64>(0)
-  func countSkipped() { skips.wrappingAdd(1, ordering: .relaxed) }
+  public func countSkipped() { skips.wrappingAdd(1, ordering: .relaxed) }
   /// Syncs that found another one under way, and did nothing.
   public var skipped: UInt64 { skips.load(ordering: .relaxed) }
 

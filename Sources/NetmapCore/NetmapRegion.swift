@@ -71,6 +71,9 @@ public final class NetmapRegion: Sendable {
     return allocator.retireOwner(last).buffers
   }
 
+  /// One port's own memory (`NI_PRIV_MEM`), not the global one.
+  public var isPrivate: Bool { kind != .global }
+
   /// Ports that are open.
   public var users: Int { state.withLock { $0.users } }
 }

@@ -1,5 +1,6 @@
 import ModelKit
 import NetmapCore
+import NetmapPorts
 import Packet
 import Testing
 

@@ -10,6 +10,7 @@ import Ixgbe
 import ModelKit
 import Models
 import NetmapCore
+import NetmapPorts
 import Netisr
 import PCI
 import Packet

@@ -1,6 +1,7 @@
 import Ifnet
 import NetmapAPI
 import NetmapCore
+import NetmapPorts
 import Packet
 import Testing
 
@@ -172,7 +173,7 @@ import Testing
     #expect(code(.oneNIC(1), .exclusive) == nil && code(.software) == nil && code(.null) == nil)
     #expect(code(.oneNIC(2)) == .EINVAL && code(.oneSoftware(1)) == .EINVAL && code(.oneNIC(-1)) == .EINVAL)
     let second = try lab.card.open(RingSelection(.allNIC))
-    #expect(lab.card.openPorts == 2)
+    #expect(lab.card.krings.openPorts == 2)
     // Both see the same ring; it goes with the last of them.
     check(lab.write(NetmapLab.frame(1), to: first.transmitRings[0]))
     #expect(second.transmitRings[0].head == 1)
@@ -188,7 +189,7 @@ import Testing
     alone.close()
     lab.driver.stop()
     lab.poll()
-    #expect(lab.freeBuffers == before && lab.card.openPorts == 0)
+    #expect(lab.freeBuffers == before && lab.card.krings.openPorts == 0)
   }
 
   @Test("With too little memory, opening fails and changes nothing")
@@ -227,11 +228,11 @@ import Testing
       _ = lab.driver.serviceControl()
       _ = lab.driver.tick()
     }
-    let wakeups = lab.card.transmitWakeup.count
-    lab.card.transmitWakeup.arm()
+    let wakeups = lab.card.krings.transmitWakeup.count
+    lab.card.krings.transmitWakeup.arm()
     lab.tenants[0]?.restarted()
-    lab.card.transmitWakeup.disarm()
-    #expect(lab.card.transmitWakeup.count == wakeups + 1, "sleepers are woken")
+    lab.card.krings.transmitWakeup.disarm()
+    #expect(lab.card.krings.transmitWakeup.count == wakeups + 1, "sleepers are woken")
     // Its unread frames are where they were, and the ring goes on behind them.
     #expect(lab.read(received).prefix(3) == [NetmapLab.frame(20), NetmapLab.frame(21), NetmapLab.frame(22)])
     port.sync(.receive)

@@ -1,5 +1,6 @@
 import Ifnet
 import NetmapCore
+import NetmapPorts
 import Packet
 import Testing
 

@@ -6,6 +6,7 @@ import Ifnet
 import ModelKit
 import Models
 import NetmapCore
+import NetmapPorts
 import Netisr
 import Packet
 import Platform

@@ -1,6 +1,6 @@
 // Netmap for a program in the same process: the API of netmap_user.h, in Swift.
 //
-//     let port = try card.open(RingSelection(.nicAndSoftware))
+//     let port = try system.register(PortRequest("ix0", RingSelection(.nicAndSoftware)))
 //     while port.wait(for: .receive, milliseconds: 100).contains(.receive) {
 //       for ring in port.receiveRings {
 //         while !ring.isEmpty { let slot = ring.slot(ring.cur) … ; ring.advance() }
@@ -8,7 +8,8 @@
 //     }
 //     port.close()
 
-internal import NetmapAPI
+internal import DeviceIO
+public import NetmapAPI
 public import NetmapCore
 internal import CRingway
 internal import Glibc
@@ -63,24 +64,32 @@ public struct NetmapEvents: OptionSet, Sendable {
   }
 }
 
-/// A netmap port that a program of this process holds. Threads may sync different rings at a time.
+/// A netmap port that somebody holds. Threads may sync different rings at a time.
 public final class NetmapPort: Sendable {
-  public let card: NetmapCard
-  public let memory: InterfaceMemory
-  private let krings: [Kring]
-  private let holder: BufferOwner
-  private let flags: RegisterFlags
+  public let adapter: any NetmapAdapter
+  let open: OpenRings
+  public let flags: RegisterFlags
+  private let control: Worker
+  private let clock: any TimeSource
   private let isClosed = Atomic(false)
 
-  init(card: NetmapCard, krings: [Kring], memory: InterfaceMemory, holder: BufferOwner, flags: RegisterFlags) {
-    self.card = card
-    self.krings = krings
-    self.memory = memory
-    self.holder = holder
+  init(_ adapter: any NetmapAdapter, _ open: OpenRings, control: Worker, clock: any TimeSource, flags: RegisterFlags) {
+    self.adapter = adapter
+    self.open = open
+    self.control = control
+    self.clock = clock
     self.flags = flags
   }
 
   deinit { close() }
+
+  /// The interface in the region's memory that lists the rings.
+  public var memory: InterfaceMemory { open.memory }
+  public var region: NetmapRegion { open.region }
+  /// Extra buffers that were there to give.
+  public var extraBuffers: Int { open.extra }
+  /// The trusted rings, in the order card before host and transmit before receive.
+  public var krings: [Kring] { open.rings.map(\.kring) }
 
   // MARK: Rings
 
@@ -95,14 +104,14 @@ public final class NetmapPort: Sendable {
   }
 
   private func view(_ kring: Kring) -> NetmapProgramRing {
-    let base = unsafe UInt(bitPattern: card.region.allocator.bufferBase)
+    let base = unsafe UInt(bitPattern: open.region.allocator.bufferBase)
     return NetmapProgramRing(id: kring.id, ring: kring.ring, bufferBase: base, bufferSize: kring.bufferSize)
   }
 
   /// Counters of a ring; nil for one that this port does not hold.
   public func counters(_ id: RingID) -> KringCounters? {
     guard let kring = krings.first(where: { $0.id == id }) else { return nil }
-    return card.owner(of: id).perform { kring.counters }
+    return adapter.worker(of: id)?.perform { kring.counters } ?? kring.counters
   }
 
   // MARK: Sync
@@ -110,26 +119,21 @@ public final class NetmapPort: Sendable {
   /// NIOCTXSYNC or NIOCRXSYNC of every ring of a direction. Never fails: a ring that the program
   /// broke is reset, and `wait` says so.
   public func sync(_ direction: RingDirection) {
-    for kring in krings where kring.id.direction == direction { _ = synchronise(kring) }
+    for ring in open.rings where ring.kring.id.direction == direction { _ = synchronise(ring.kring) }
   }
 
   /// A sync of one ring.
   public func sync(_ ring: NetmapProgramRing) {
-    if let kring = krings.first(where: { $0.id == ring.id }) { _ = synchronise(kring) }
+    if let found = open.rings.first(where: { $0.kring.id == ring.id }) { _ = synchronise(found.kring) }
   }
 
+  /// A sync of one of this port's rings, on the worker that the ring wants, or here.
   /// - Returns: false when the ring was reset, or is gone.
-  private func synchronise(_ kring: Kring) -> Bool {
+  @discardableResult public func synchronise(_ kring: Kring) -> Bool {
     guard !isClosed.load(ordering: .acquiring) else { return false }
-    let card = self.card
-    return card.owner(of: kring.id).perform {
-      if kring.id.isHost, kring.id.direction == .receive {
-        return card.hosts[kring.id.number].synchronise(receive: kring) && !kring.isFaulted
-      }
-      guard card.holds(kring) else { return false }
-      card.synchronise(kring)
-      return !kring.isFaulted
-    }
+    let adapter = self.adapter
+    guard let worker = adapter.worker(of: kring.id), !worker.isCurrent else { return adapter.synchronise(kring) }
+    return worker.perform { adapter.synchronise(kring) }
   }
 
   // MARK: Waiting
@@ -138,7 +142,6 @@ public final class NetmapPort: Sendable {
   /// sleeps until a ring is ready.
   /// - Parameter milliseconds: 0 does not sleep, negative waits without end.
   public func wait(for events: NetmapEvents, milliseconds: Int) -> NetmapEvents {
-    let clock = card.netisr.clock
     let end = clock.now() &+ UInt64(max(0, milliseconds)) &* 1_000_000
     var ready = look(events)
     if !ready.isEmpty || milliseconds == 0 { return ready }
@@ -162,20 +165,23 @@ public final class NetmapPort: Sendable {
   private func wakeups(_ events: NetmapEvents) -> [KringWakeup] {
     var wakeups: [KringWakeup] = []
     for direction in [RingDirection.transmit, .receive] where events.contains(direction == .transmit ? .transmit : .receive) {
-      let held = krings.filter { $0.id.direction == direction }
-      if let only = held.first, held.count == 1 {
-        wakeups.append(only.wakeup)
-      } else if !held.isEmpty {
-        wakeups.append(direction == .transmit ? card.transmitWakeup : card.receiveWakeup)
-      }
+      if let one = wakeup(direction) { wakeups.append(one) }
     }
     return wakeups
+  }
+
+  /// What a program that waits on this port's rings of a direction listens to; nil when it holds none.
+  public func wakeup(_ direction: RingDirection) -> KringWakeup? {
+    let held = open.rings.filter { $0.kring.id.direction == direction }
+    guard let only = held.first?.kring else { return nil }
+    return held.count == 1 ? only.wakeup : direction == .transmit ? adapter.krings.transmitWakeup : adapter.krings.receiveWakeup
   }
 
   private func look(_ events: NetmapEvents) -> NetmapEvents {
     if isClosed.load(ordering: .acquiring) { return .error }
     var ready: NetmapEvents = []
-    for kring in krings {
+    for held in open.rings {
+      let kring = held.kring
       let isSent = kring.id.direction == .transmit
       let wanted = events.contains(isSent ? .transmit : .receive)
       let syncs = isSent
@@ -194,10 +200,11 @@ public final class NetmapPort: Sendable {
     for wakeup in wakeups { wakeup.drain() }
   }
 
-  /// Gives the rings back: the card is the stack's again when nobody else holds them. Idempotent. From worker
-  /// 0 or from a thread that is no worker.
+  /// Gives the rings back: a card is the stack's again when nobody else holds them. Idempotent. From worker 0 or from a
+  /// thread that is no worker.
   public func close() {
     guard !isClosed.exchange(true, ordering: .acquiringAndReleasing) else { return }
-    card.close(krings, memory, holder: holder)
+    let (adapter, open) = (self.adapter, self.open)
+    control.perform { adapter.krings.close(open, adapter) }
   }
 }

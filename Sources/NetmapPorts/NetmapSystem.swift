@@ -1,0 +1,98 @@
+// Names to adapters, and registration.
+
+public import NetmapAPI
+public import NetmapCore
+public import Netisr
+internal import Platform
+
+/// What a program wants to register.
+public struct PortRequest: Sendable {
+  /// `nr_name`, without "netmap:": "ix0", "vale0:a", "ix0{3".
+  public var name: String
+  public var selection: RingSelection
+  /// The request as it came: sizes that ports are made with, region, extra buffers.
+  public var register: RegisterRequest
+  /// The region of an EXTMEM option.
+  public var external: NetmapRegion?
+
+  public init(_ name: String, _ selection: RingSelection, register: RegisterRequest = RegisterRequest(), external: NetmapRegion? = nil) {
+    self.name = name
+    self.selection = selection
+    self.register = register
+    self.external = external
+  }
+}
+
+/// Knows ports of one kind by their names.
+public protocol NetmapPortProvider: AnyObject, Sendable {
+  /// The adapter that a request means; nil when the name is not this provider's. On worker 0.
+  /// - Parameter create: make a port that does not exist yet, where names make ports (switches, pipes).
+  func adapter(for request: PortRequest, in system: NetmapSystem, create: Bool) throws(NetmapError) -> (any NetmapAdapter)?
+}
+
+/// netmap in one place: memory, ports by name, registration.
+public final class NetmapSystem: Sendable {
+  public let netisr: Netisr
+  public let memory: NetmapMemory
+  private let providers = Guarded<[any NetmapPortProvider]>([])
+
+  /// - Parameter memory: its regions; shared by all ports.
+  public init(_ netisr: Netisr, memory: NetmapMemory) {
+    self.netisr = netisr
+    self.memory = memory
+  }
+
+  /// Adds a provider; those that were added first are asked first.
+  public func add(_ provider: any NetmapPortProvider) { providers.withLock { $0.append(provider) } }
+
+  /// Registers a port for a program. From worker 0 or from a thread that is no worker.
+  /// - Throws: ENXIO when no port has this name, EINVAL for rings and regions that do not exist, EBUSY, ENOMEM.
+  public func register(_ request: PortRequest) throws(NetmapError) -> NetmapPort {
+    try onControl { [self] () throws(NetmapError) in try registerOnControl(request) }
+  }
+
+  /// Runs `body` on worker 0. From worker 0 or from a thread that is no worker.
+  public func onControl<T: Sendable>(_ body: @escaping @Sendable () throws(NetmapError) -> T) throws(NetmapError) -> T {
+    let control = netisr.worker(0)
+    if Worker.current != nil, !control.isCurrent {
+      throw NetmapError(.EINVAL, "netmap's requests are made on worker 0 or on a thread that is no worker")
+    }
+    return try control.perform { Result { () throws(NetmapError) in try body() } }.get()
+  }
+
+  /// The adapter behind a name. On worker 0.
+  public func adapter(for request: PortRequest, create: Bool) throws(NetmapError) -> any NetmapAdapter {
+    for provider in providers.withLock({ $0 }) {
+      if let found = try provider.adapter(for: request, in: self, create: create) { return found }
+    }
+    throw NetmapError(.ENXIO, "\(request.name): there is no port or interface of this name")
+  }
+
+  private func registerOnControl(_ request: PortRequest) throws(NetmapError) -> NetmapPort {
+    let adapter = try adapter(for: request, create: true)
+    return try open(adapter, request)
+  }
+
+  /// Registers an adapter that is known. On worker 0.
+  public func open(_ adapter: any NetmapAdapter, _ request: PortRequest) throws(NetmapError) -> NetmapPort {
+    try adapter.admit(request.selection)
+    let region = try region(for: request, adapter)
+    let open = try adapter.krings.open(
+      adapter, request.selection, in: region, extra: Int(clamping: request.register.extraBuffers))
+    return NetmapPort(adapter, open, control: netisr.worker(0), clock: netisr.clock, flags: request.selection.flags)
+  }
+
+  private func region(for request: PortRequest, _ adapter: any NetmapAdapter) throws(NetmapError) -> NetmapRegion {
+    if let external = request.external { return external }
+    let id = request.register.memoryID
+    if id != 0 {
+      if id == 1 { return try memory.global() }
+      guard let region = memory.region(id) else {
+        throw NetmapError(.EINVAL, "\(request.name): there is no memory region \(id)")
+      }
+      return region
+    }
+    if let region = adapter.krings.region { return region }
+    return try adapter.defaultRegion(memory)
+  }
+}
