@@ -36,3 +36,52 @@ public struct RegisterFlags: OptionSet, Sendable {
   /// `NR_NO_TX_POLL`: poll does not transmit by itself.
   public static let noTransmitPoll = RegisterFlags(rawValue: 0x20000)
 }
+
+/// `nr_mode`'s numbers.
+public enum RegisterModeNumber {
+  public static let allNIC: UInt32 = 1
+  public static let software: UInt32 = 2
+  public static let nicAndSoftware: UInt32 = 3
+  public static let oneNIC: UInt32 = 4
+  /// Legacy requests only: a pipe's end is a name, `base{id` and `base}id`.
+  public static let pipeMaster: UInt32 = 5
+  public static let pipeSlave: UInt32 = 6
+  public static let null: UInt32 = 7
+  public static let oneSoftware: UInt32 = 8
+}
+
+extension RegisterMode {
+  /// `nr_mode` and `nr_ringid`.
+  public var numbers: (mode: UInt32, ring: UInt16) {
+    switch self {
+    case .allNIC: (RegisterModeNumber.allNIC, 0)
+    case .software: (RegisterModeNumber.software, 0)
+    case .nicAndSoftware: (RegisterModeNumber.nicAndSoftware, 0)
+    case .oneNIC(let ring): (RegisterModeNumber.oneNIC, UInt16(clamping: ring))
+    case .oneSoftware(let ring): (RegisterModeNumber.oneSoftware, UInt16(clamping: ring))
+    case .null: (RegisterModeNumber.null, 0)
+    }
+  }
+}
+
+extension RegisterRequest {
+  /// The rings asked for. EINVAL for a mode that there is not, for DEFAULT, and for the old modes of pipes.
+  public func registerMode() throws(NetmapError) -> RegisterMode {
+    switch mode {
+    case RegisterModeNumber.allNIC: return .allNIC
+    case RegisterModeNumber.software: return .software
+    case RegisterModeNumber.nicAndSoftware: return .nicAndSoftware
+    case RegisterModeNumber.oneNIC: return .oneNIC(Int(ringID))
+    case RegisterModeNumber.null: return .null
+    case RegisterModeNumber.oneSoftware: return .oneSoftware(Int(ringID))
+    case RegisterModeNumber.pipeMaster, RegisterModeNumber.pipeSlave:
+      throw NetmapError(.EINVAL, "Register mode \(mode) is for the old requests alone. Name the pipe's end instead: `base{id` or `base}id`.")
+    default: throw NetmapError(.EINVAL, "There is no register mode \(mode).")
+    }
+  }
+
+  /// Sets `mode` and `ringID`.
+  public mutating func setMode(_ mode: RegisterMode) { (self.mode, ringID) = mode.numbers }
+
+  public var registerFlags: RegisterFlags { RegisterFlags(rawValue: flags) }
+}
