@@ -45,6 +45,11 @@ public final class NetmapSystem: Sendable {
   /// Adds a provider; those that were added first are asked first.
   public func add(_ provider: any NetmapPortProvider) { providers.withLock { $0.append(provider) } }
 
+  /// The provider of VALE switches, which handles their requests; nil without one.
+  public var switchControl: (any NetmapSwitchControl)? {
+    providers.withLock { $0.lazy.compactMap { $0 as? any NetmapSwitchControl }.first }
+  }
+
   /// Registers a port for a program. From worker 0 or from a thread that is no worker.
   /// - Throws: ENXIO when no port has this name, EINVAL for rings and regions that do not exist, EBUSY, ENOMEM.
   public func register(_ request: PortRequest) throws(NetmapError) -> NetmapPort {
