@@ -18,14 +18,14 @@ extension NetmapAllocator {
     let sizes: PoolSizes
     let shortage: PoolShortage?
     let shared: DMARegion
-    let descriptors: DMARegion
+    let descriptors: DMARegion?
   }
 
   /// Makes a memory file of at least so many bytes; tests put one in place that runs short.
   typealias FileMaker = (_ name: String, _ bytes: Int) throws(MemoryError) -> MemoryFile
 
   static func makeMemory(
-    _ sizes: PoolSizes, reachable: [any DMAMapper], space: IOVAAllocator, makeFile: FileMaker
+    _ sizes: PoolSizes, descriptors wanted: Bool, reachable: [any DMAMapper], space: IOVAAllocator, makeFile: FileMaker
   ) throws(NetmapAllocatorError) -> Memory {
     func region(_ name: String, _ bytes: Int) throws(NetmapAllocatorError) -> DMARegion {
       let file: MemoryFile
@@ -33,10 +33,10 @@ extension NetmapAllocator {
       do { return try DMARegion(file, reachable: reachable, space: space) } catch { throw .mapping(error) }
     }
     // Descriptors first: they are small, and without them the buffers are of no use.
-    let descriptors: DMARegion
-    do throws(NetmapAllocatorError) { descriptors = try region("ringway-descriptors", sizes.descriptorBytes) } catch {
-      throw error.counting(shared: sizes.layout.count)
-    }
+    var descriptors: DMARegion?
+    do throws(NetmapAllocatorError) {
+      if wanted { descriptors = try region("ringway-descriptors", sizes.descriptorBytes) }
+    } catch { throw error.counting(shared: sizes.layout.count) }
     var trial = sizes
     var firstError: MemoryError?
     while true {
@@ -81,9 +81,9 @@ extension NetmapAllocatorError {
   }
 
   /// The same when the descriptors have got theirs.
-  fileprivate func counting(descriptors region: DMARegion) -> NetmapAllocatorError {
+  fileprivate func counting(descriptors region: DMARegion?) -> NetmapAllocatorError {
     guard case .memory(.tooFewHugepages(let wanted, let available, let pageSize, let node, let total)) = self else { return self }
-    let held = region.count / pageSize
+    let held = (region?.count ?? 0) / pageSize
     return .memory(
       .tooFewHugepages(wanted: wanted + held, available: available + held, pageSize: pageSize, node: node, total: total))
   }

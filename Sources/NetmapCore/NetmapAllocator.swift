@@ -18,7 +18,8 @@ public import Platform
   public let shortage: PoolShortage?
 
   let shared: DMARegion
-  let descriptors: DMARegion
+  /// nil for memory that programs alone use: cards keep their descriptors elsewhere.
+  let descriptors: DMARegion?
   // Everything below is protected by `lock`.
   let lock = ControlLock()
   var interfacePool: ObjectPool
@@ -59,9 +60,14 @@ public import Platform
     }
   }
 
-  init(sizes: PoolSizes, reachable: [any DMAMapper], space: IOVAAllocator, makeFile: FileMaker) throws(NetmapAllocatorError) {
+  convenience init(
+    sizes: PoolSizes, descriptors: Bool = true, reachable: [any DMAMapper], space: IOVAAllocator, makeFile: FileMaker
+  ) throws(NetmapAllocatorError) {
     try sizes.check()
-    let made = try Self.makeMemory(sizes, reachable: reachable, space: space, makeFile: makeFile)
+    self.init(try Self.makeMemory(sizes, descriptors: descriptors, reachable: reachable, space: space, makeFile: makeFile))
+  }
+
+  init(_ made: Memory) {
     self.sizes = made.sizes
     layout = made.sizes.layout
     shortage = made.shortage
@@ -73,7 +79,7 @@ public import Platform
     interfacePool = ObjectPool(name: "interface", count: final.interfaces, objectSize: final.interfaceSize)
     ringPool = ObjectPool(name: "ring", count: final.rings, objectSize: final.ringSize)
     bufferPool = ObjectPool(name: "buffer", count: final.buffers, objectSize: final.bufferSize, reserved: 2)
-    descriptorPool = DescriptorPool(total: made.descriptors.count)
+    descriptorPool = DescriptorPool(total: made.descriptors?.count ?? 0)
     // The regions are page-aligned and the pool offsets checked, so these lie inside.
     unsafe bufferBase = made.shared.base + made.sizes.layout.bufferOffset
     bufferIOVABase = made.shared.iova.advanced(by: made.sizes.layout.bufferOffset)
@@ -134,7 +140,7 @@ public import Platform
       return
     }
     do { try shared.attach(mapper) } catch { throw .mapping(error) }
-    do { try descriptors.attach(mapper) } catch {
+    do { try descriptors?.attach(mapper) } catch {
       try? shared.detach(mapper)
       throw .mapping(error)
     }
@@ -154,7 +160,7 @@ public import Platform
     let held = descriptorPool.bytes(of: ObjectIdentifier(mapper))
     guard held == 0 else { throw .stillInUse(bytes: held) }
     // A half-done detach can be tried again: a region that is no longer attached is passed over.
-    for region in [descriptors, shared] where region.isAttached(mapper) {
+    for case let region? in [descriptors, shared] where region.isAttached(mapper) {
       do { try region.detach(mapper) } catch { throw .mapping(error) }
     }
     attachments.remove(at: index)
@@ -168,6 +174,7 @@ public import Platform
   public func allocateDescriptors(bytes: Int, alignment: Int, owner: any DMAMapper) throws(NetmapAllocatorError)
     -> DescriptorMemory
   {
+    guard let descriptors else { throw .noDescriptorSpace(wanted: bytes, alignment: alignment, free: 0) }
     guard alignment > 0, alignment & (alignment - 1) == 0, alignment <= descriptors.backing.pageSize else {
       throw .badAlignment(alignment)
     }

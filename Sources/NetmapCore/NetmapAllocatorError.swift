@@ -29,9 +29,9 @@ public enum NetmapAllocatorError: Error, Equatable, Sendable, CustomStringConver
     case .memory(let error): "\(error)"
     case .mapping(let error): "\(error)"
     case .exhausted(let pool, let wanted, let free):
-      "the \(pool) pool has \(free) free and \(wanted) were wanted. Make the pool larger, or the rings smaller."
+      "the \(pool) pool has \(free) free and \(wanted) were wanted. Raise the pool size `\(pool)s` in the configuration, close ports that are not used, or ask for \(pool == "buffer" ? "fewer slots or extra buffers" : "fewer rings")."
     case .tooLarge(let pool, let wanted, let objectSize):
-      "\(wanted) bytes do not fit an object of the \(pool) pool, which has \(objectSize). Use fewer slots or rings, or larger objects."
+      "\(wanted) bytes do not fit an object of the \(pool) pool, which has \(objectSize). Ask for fewer \(pool == "ring" ? "slots" : "rings"), or raise the pool size `\(pool)Size` in the configuration."
     case .noDescriptorSpace(let wanted, let alignment, let free):
       "the descriptor pool has no \(wanted) contiguous bytes aligned to \(alignment); \(free) bytes are free. Make `descriptorBytes` larger, or the rings smaller."
     case .badAlignment(let alignment):

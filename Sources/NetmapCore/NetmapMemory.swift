@@ -1,38 +1,64 @@
-// Regions by their ids.
+// The regions of a process, by number.
+//
+//   global() ── region 1 ── every port that asks for nothing else
+//   makePrivate() ── region 2, 3, … ── a switch's or a pipe's port, whoever names the number
+//   makeExternal() ── a program's own file ── whoever names the number
+//
+// Every region is an allocator of its own, apart from the stack's: what the stack receives and sends
+// never lies in memory that a program maps. All of them take bus addresses from one space, so that a
+// card may be given any number of regions.
+//
+// Invariants
+// - A number belongs to one region for as long as that is there, and is used again as late as possible.
+// - The table holds the global region and only looks at the others: a region ends with its last user,
+//   and its pages go back to the kernel then.
+// - Regions beside the global one are limited in number and in bytes, because programs ask for them.
 
 public import DMAMemory
 public import NetmapAPI
 internal import Platform
 
-/// How regions are made.
+/// Of what size the regions are, and how many there may be.
 public struct NetmapMemoryOptions: Sendable {
-  /// Of the global region.
-  public var sizes = PoolSizes()
-  public var backing = MemoryBacking.normalPages
+  /// The global region's pools. `descriptorBytes` counts for nothing: programs have no descriptors.
+  public var sizes: PoolSizes
+  /// Where the sizes of private regions' objects come from, and the least they have.
+  public var privateSizes: PoolSizes
+  /// Where pages come from.
+  public var backing: MemoryBacking
+  /// The NUMA node of the pages, or nil.
   public var node: Int?
-  /// Private regions that there may be at a time.
-  public var mostRegions = 64
+  /// Regions beside the global one, at most.
+  public var mostRegions = 256
+  /// Bytes of all regions beside the global one, at most.
+  public var mostBytes = 4 << 30
+  /// Called when a region ends and something in it was not given back; the name is the region's.
+  public var atEnd: (@Sendable (_ region: String, LeakReport) -> Void)?
 
-  public init() {}
+  public init(
+    sizes: PoolSizes = PoolSizes(),
+    privateSizes: PoolSizes = PoolSizes(interfaces: 8, rings: 16, buffers: 4098, minimumBuffers: 128),
+    backing: MemoryBacking = .normalPages, node: Int? = nil
+  ) {
+    self.sizes = sizes
+    self.privateSizes = privateSizes
+    self.backing = backing
+    self.node = node
+  }
 }
 
-/// All regions of a netmap system.
+/// The registry of netmap regions. Any thread.
 public final class NetmapMemory: Sendable {
   public let options: NetmapMemoryOptions
   private let space: IOVAAllocator
   private let reachable: @Sendable () -> [any DMAMapper]
-  private let state = Guarded(State())
+  private let table = RegionTable()
+  private let kept = Guarded<NetmapRegion?>(nil)
 
-  private struct State {
-    var global: NetmapRegion?
-    var others: [UInt16: Weak] = [:]
-    var next: UInt16 = 2
-  }
-  private struct Weak: Sendable { weak var region: NetmapRegion? }
-
+  /// Takes no memory yet.
   /// - Parameters:
-  ///   - space: bus addresses in use; shared by all memory of the process.
-  ///   - reachable: the cards open at present, which new regions must be reachable for.
+  ///   - space: bus addresses in use; shared by all allocators of the process.
+  ///   - reachable: the cards open at present: new regions get bus addresses that all of them reach.
   public init(
     _ options: NetmapMemoryOptions = NetmapMemoryOptions(), space: IOVAAllocator = IOVAAllocator(),
     reachable: @escaping @Sendable () -> [any DMAMapper] = { [] }
@@ -42,81 +68,145 @@ public final class NetmapMemory: Sendable {
     self.reachable = reachable
   }
 
-  /// A system whose global region is there already.
+  /// With a global region that is there already, and that is in no other registry.
   public convenience init(global: NetmapRegion, space: IOVAAllocator = IOVAAllocator()) {
     self.init(space: space)
-    state.withLock { $0.global = global }
+    table.publish(global)
+    kept.withLock { $0 = global }
   }
 
-  /// The global region; made when it is first asked for.
+  /// The global region: made at first use, kept from then on.
+  /// - Throws: ENOMEM when its memory cannot be had, EINVAL for sizes that cannot work.
   public func global() throws(NetmapError) -> NetmapRegion {
-    if let found = state.withLock({ $0.global }) { return found }
-    let made = NetmapRegion(try allocate(options.sizes))
-    return state.withLock { state in
-      if let found = state.global { return found }
-      state.global = made
-      return made
+    try kept.withLock { (kept: inout NetmapRegion?) throws(NetmapError) -> NetmapRegion in
+      if let kept { return kept }
+      let region = NetmapRegion(
+        try allocator(options.sizes, name: "global"), id: NetmapRegion.globalID, kind: .global, name: "global", table: table)
+      table.publish(region)
+      kept = region
+      return region
     }
   }
 
-  /// A region that is in use.
+  /// The region of a number; nil when there is none. 1 is the global one, which is made if need be.
   public func region(_ id: UInt16) -> NetmapRegion? {
-    state.withLock { id == NetmapRegion.globalID ? $0.global : $0.others[id]?.region }
+    id == NetmapRegion.globalID ? try? global() : table.region(id)
   }
 
-  /// A region of its own for a port. Goes away with its last user.
+  /// The region that a request names.
+  /// - Parameter id: 0 means "none asked for", and gets the global region.
+  /// - Throws: EINVAL for a number that nobody has, and what `global` throws.
+  public func find(_ id: UInt16) throws(NetmapError) -> NetmapRegion {
+    if id == 0 || id == NetmapRegion.globalID { return try global() }
+    if let region = table.region(id) { return region }
+    throw NetmapError(
+      .EINVAL, "There is no memory region \(id). Ask with mem_id 0 for the port's own, or for one of \(table.ids).")
+  }
+
+  /// Makes a region that ends with its last user.
+  /// - Parameters:
+  ///   - sizes: `options.privateSizes.holding(…)` for a port's rings.
+  ///   - name: the port that it is for.
+  /// - Throws: ENOMEM when there are too many regions or too little memory, EINVAL for sizes that cannot work.
   public func makePrivate(_ sizes: PoolSizes, name: String) throws(NetmapError) -> NetmapRegion {
-    let id = state.withLock { state -> UInt16? in
-      state.others = state.others.filter { $0.value.region != nil }
-      guard state.others.count < options.mostRegions else { return nil }
-      while state.next < 2 || state.others[state.next] != nil { state.next &+= 1 }
-      defer { state.next &+= 1 }
-      return state.next
+    try make(.privateMemory, bytes: sizes.checked().layout.count, name: name) { () throws(NetmapError) in
+      try allocator(sizes, name: name)
     }
-    guard let id else { throw NetmapError(.ENOMEM, "\(name): there are \(options.mostRegions) private memory regions already") }
-    let made = NetmapRegion(try allocate(sizes), id: id, kind: .privateMemory, name: name)
-    state.withLock { $0.others[id] = Weak(region: made) }
-    return made
   }
 
-  private func allocate(_ sizes: PoolSizes) throws(NetmapError) -> NetmapAllocator {
-    do { return try NetmapAllocator(sizes: sizes, backing: options.backing, node: options.node, reachable: reachable(), space: space) } catch {
-      throw NetmapError(.ENOMEM, "\(error)")
+  /// All regions, by number.
+  public var regions: [NetmapRegion] { table.regions }
+
+  /// A region under a fresh number, within the limits.
+  func make(
+    _ kind: NetmapRegionKind, bytes: Int, name: String, _ makeAllocator: () throws(NetmapError) -> NetmapAllocator
+  ) throws(NetmapError) -> NetmapRegion {
+    let id = try table.reserve(bytes: bytes, mostRegions: options.mostRegions, mostBytes: options.mostBytes)
+    do throws(NetmapError) {
+      let region = NetmapRegion(try makeAllocator(), id: id, kind: kind, name: name, table: table)
+      table.publish(region)
+      return region
+    } catch {
+      table.release(id)
+      throw error
     }
+  }
+
+  private func allocator(_ sizes: PoolSizes, name: String) throws(NetmapError) -> NetmapAllocator {
+    let backing = options.backing, node = options.node
+    do {
+      return watched(
+        try NetmapAllocator(sizes: sizes, descriptors: false, reachable: reachable(), space: space) {
+          (label, bytes) throws(MemoryError) in
+          try MemoryFile(name: label, bytes: bytes, backing: backing, node: node)
+        }, name: name)
+    } catch { throw error.netmapError }
+  }
+
+  private func watched(_ allocator: NetmapAllocator, name: String) -> NetmapAllocator {
+    if let atEnd = options.atEnd { allocator.atEnd = { report in atEnd(name, report) } }
+    return allocator
   }
 }
 
-extension NetmapAllocator {
-  /// Takes buffers beside the rings, as many of `count` as there are, linked through their first four bytes; 0 ends the list.
-  public func allocateExtra(_ count: Int, holder: BufferOwner) -> (head: UInt32, count: Int) {
-    var wanted = min(count, statistics[2].free)
-    while wanted > 0 {
-      if let taken = try? allocateBuffers(wanted, owner: holder) {
-        var next: UInt32 = 0
-        for index in taken.reversed() {
-          // SAFETY: the first four bytes of a buffer that was just given out.
-          unsafe pointer(ofBuffer: index).storeBytes(of: next, as: UInt32.self)
-          next = index
-        }
-        return (next, wanted)
+/// Who has which number. Apart from `NetmapMemory`, because regions hold it and may outlive that.
+final class RegionTable: Sendable {
+  private struct Entry {
+    /// nil while the region is being made.
+    weak var region: NetmapRegion?
+    let bytes: Int
+  }
+  private struct State {
+    var entries: [UInt16: Entry] = [:]
+    var bytes = 0
+    /// Where the search for a free number starts.
+    var next: UInt16 = 2
+    mutating func advance() { next = next == .max ? 2 : next + 1 }
+  }
+  private let state = Guarded(State())
+
+  /// Takes a number beside 0 and 1.
+  func reserve(bytes: Int, mostRegions: Int, mostBytes: Int) throws(NetmapError) -> UInt16 {
+    try state.withLock { (state: inout State) throws(NetmapError) -> UInt16 in
+      // Never all numbers: the search below ends.
+      guard state.entries.count < min(mostRegions, 60000) else {
+        throw NetmapError(
+          .ENOMEM, "There are \(state.entries.count) memory regions beside the global one, and no more are allowed. Close ports, or raise `mostRegions`.")
       }
-      wanted /= 2
+      guard bytes <= mostBytes - state.bytes else {
+        throw NetmapError(
+          .ENOMEM,
+          "A memory region of \(ByteCount(bytes)) is asked for; \(ByteCount(max(0, mostBytes - state.bytes))) of \(ByteCount(mostBytes)) are left for regions of programs. Ask for less, close ports, or raise `mostBytes`.")
+      }
+      while state.entries[state.next] != nil { state.advance() }
+      let id = state.next
+      state.advance()
+      state.entries[id] = Entry(region: nil, bytes: bytes)
+      state.bytes += bytes
+      return id
     }
-    return (0, 0)
   }
 
-  /// Takes a list of extra buffers back, as far as it leads and the ledger agrees. The list is the program's: it may be
-  /// looped, or lead anywhere.
-  @discardableResult public func freeExtra(from head: UInt32, holder: BufferOwner) -> Int {
-    var at = head, freed = 0
-    while at >= 2, at < bufferCount {
-      // SAFETY: the index is of a buffer.
-      let next = unsafe pointer(ofBuffer: at).load(as: UInt32.self)
-      // A buffer that was freed a moment ago ends a loop.
-      guard freeBuffers([at], owner: holder) == 1 else { break }
-      freed += 1
-      at = next
+  /// The region can be found from now on.
+  func publish(_ region: NetmapRegion) {
+    state.withLock { state in
+      let bytes = state.entries[region.id]?.bytes ?? 0
+      state.entries[region.id] = Entry(region: region, bytes: bytes)
     }
-    return freed
   }
+
+  /// The number is free again.
+  func release(_ id: UInt16) {
+    state.withLock { state in
+      guard let entry = state.entries.removeValue(forKey: id) else { return }
+      state.bytes -= entry.bytes
+    }
+  }
+
+  func region(_ id: UInt16) -> NetmapRegion? { state.withLock { $0.entries[id]?.region } }
+
+  var regions: [NetmapRegion] {
+    state.withLock { $0.entries.values.compactMap(\.region) }.sorted { $0.id < $1.id }
+  }
+  var ids: String { regions.map { "\($0.id)" }.joined(separator: ", ") }
 }

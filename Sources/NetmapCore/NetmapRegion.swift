@@ -1,5 +1,6 @@
 // A region: memory that programs share, under a number that they can ask for.
 
+public import DMAMemory
 public import NetmapAPI
 internal import Platform
 
@@ -32,18 +33,25 @@ public final class NetmapRegion: Sendable {
     var holder: BufferOwner?
   }
   private let state = Guarded(State())
+  /// Where the number goes back to; nil for a region outside of any registry.
+  private let table: RegionTable?
 
   /// The only region of its allocator, as the global one.
   public convenience init(_ allocator: NetmapAllocator) {
-    self.init(allocator, id: Self.globalID, kind: .global, name: "global")
+    self.init(allocator, id: Self.globalID, kind: .global, name: "global", table: nil)
   }
 
-  init(_ allocator: NetmapAllocator, id: UInt16, kind: NetmapRegionKind, name: String) {
+  init(_ allocator: NetmapAllocator, id: UInt16, kind: NetmapRegionKind, name: String, table: RegionTable?) {
     self.allocator = allocator
     self.id = id
     self.kind = kind
     self.name = name
+    self.table = table
   }
+
+  deinit { table?.release(id) }
+
+  // MARK: Ports
 
   /// A port opens: whom its slots belong to.
   public func enter() throws(NetmapError) -> BufferOwner {
@@ -76,4 +84,26 @@ public final class NetmapRegion: Sendable {
 
   /// Ports that are open.
   public var users: Int { state.withLock { $0.users } }
+
+  // MARK: Cards
+
+  /// Makes the region reachable for a card that is going to use a ring of it. Counted: undone by as many `detach`.
+  /// - Throws: EIO when the card's IOMMU refuses.
+  public func attach(_ mapper: any DMAMapper) throws(NetmapError) {
+    do { try allocator.attach(mapper) } catch { throw error.netmapError }
+  }
+
+  /// Undoes one `attach`; the last one unmaps. The card's rings over this region must be quiet.
+  /// - Parameter port: under whom the ledger has the buffers on their way through the card. While there are any,
+  ///   the region stays mapped: EBUSY.
+  public func detach(_ mapper: any DMAMapper, port: BufferOwner?) throws(NetmapError) {
+    if let port {
+      let held = allocator.held(by: port)
+      guard held == 0 else {
+        throw NetmapError(
+          .EBUSY, "\(held) buffers of region \(id) (\(name)) are still on their way through the card. Stop its rings, then try again.")
+      }
+    }
+    do { try allocator.detach(mapper) } catch { throw error.netmapError }
+  }
 }

@@ -282,19 +282,4 @@ private final class Bench {
   }
 }
 
-@Suite struct RegionTests {
-  @Test("All ports of a region have one holder; the last one takes back what programs lost")
-  func regions() throws {
-    let allocator = try makeAllocator()
-    let region = NetmapRegion(allocator)
-    let before = allocator.statistics[2].free
-    let first = try region.enter(), second = try region.enter()
-    #expect(first == second && region.users == 2)
-    _ = try allocator.allocateBuffers(5, owner: first)
-    #expect(region.leave() == 0 && allocator.statistics[2].free == before - 5)
-    #expect(region.leave() == 5 && allocator.statistics[2].free == before)
-    #expect(try region.enter() != first)
-  }
-}
-
 private func check(_ holds: Bool, _ location: SourceLocation = #_sourceLocation) { #expect(holds, sourceLocation: location) }
