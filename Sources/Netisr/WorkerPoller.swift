@@ -78,7 +78,11 @@ extension Worker {
 
   /// Runs `body` on this worker whenever `descriptor` is readable, until the token is cancelled. The
   /// descriptor must stay open until then.
-  public func watch(_ descriptor: Int32, _ body: @escaping @Sendable () -> Void) throws(NetisrError) -> WorkerToken {
+  /// - Parameter onChange: once for each change (edge-triggered), not while it lasts: for descriptors that others share,
+  ///   who may make them blocking and fill them, so that nobody here may read them.
+  public func watch(
+    _ descriptor: Int32, onChange: Bool = false, _ body: @escaping @Sendable () -> Void
+  ) throws(NetisrError) -> WorkerToken {
     let id = newEventID()
     let token = WorkerToken { [weak self] in
       guard let self else { return }
@@ -86,7 +90,7 @@ extension Worker {
       forgetWatch(id)
     }
     onWorker { [unowned self] in own.watches[id] = WatchEntry(token: token, body: body) }
-    do { try epoll.add(descriptor, token: id) } catch {
+    do { try epoll.add(descriptor, for: onChange ? [.readable, .edgeTriggered] : .readable, token: id) } catch {
       forgetWatch(id)
       throw .system("worker \(self.id) cannot watch descriptor \(descriptor): \(error)")
     }

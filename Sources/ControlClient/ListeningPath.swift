@@ -1,22 +1,37 @@
 // A socket file that one daemon listens at.
 
 internal import CRingway
+public import Control
 internal import Glibc
-internal import Control
-internal import ControlClient
 internal import Platform
 
+/// What packets a listening socket's connections carry.
+public enum LocalSocketKind: Sendable {
+  /// SOCK_STREAM
+  case stream
+  /// SOCK_SEQPACKET
+  case packets
+
+  var number: Int32 { Int32(self == .stream ? SOCK_STREAM.rawValue : SOCK_SEQPACKET.rawValue) }
+}
+
 /// A listening socket with its file, and the lock beside it that keeps a second daemon away.
-final class ListeningPath {
-  let path: String
+public final class ListeningPath {
+  public let path: String
   private let owned: OwnedDescriptor
   private let lock: OwnedDescriptor
   /// Whether the file at `path` is ours to remove.
   private var isBound = false
-  var descriptor: Int32 { owned.raw }
+  public var descriptor: Int32 { owned.raw }
 
   /// EADDRINUSE when another process holds the lock. A socket that nobody listens at any more is removed.
-  init(_ path: String, mode: UInt32, group: UInt32?) throws(ControlError) {
+  /// - Parameters:
+  ///   - mode: of the socket's file, and `group` whose it is.
+  ///   - backlog: connections that may wait to be accepted.
+  ///   - key: what the configuration calls the path, for the sentences of errors.
+  public init(
+    _ path: String, kind: LocalSocketKind = .stream, mode: UInt32, group: UInt32?, backlog: Int32 = 16, key: String = "control.socket"
+  ) throws(ControlError) {
     self.path = path
     if let slash = path.lastIndex(of: "/"), slash != path.startIndex {
       // The directory above is made when it is missing: /run/ringway.
@@ -28,13 +43,13 @@ final class ListeningPath {
       throw ControlError("EACCES", "the lock \(path).lock cannot be opened: \(error). Is this user allowed to run the daemon?")
     }
     guard flock(lock.raw, LOCK_EX | LOCK_NB) == 0 else {
-      throw ControlError("EADDRINUSE", "another ringwayd listens at \(path)\(Self.holder(path)). Stop it, or choose another control.socket.")
+      throw ControlError("EADDRINUSE", "another ringwayd listens at \(path)\(Self.holder(path)). Stop it, or choose another \(key).")
     }
     try? Files.write("\(getpid())\n", to: path + ".lock", create: true)
-    let made = socket(AF_UNIX, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue | SOCK_NONBLOCK.rawValue), 0)
+    let made = socket(AF_UNIX, kind.number | Int32(SOCK_CLOEXEC.rawValue | SOCK_NONBLOCK.rawValue), 0)
     guard made >= 0 else { throw LocalSocket.error("a socket cannot be made") }
     owned = OwnedDescriptor(taking: made)
-    try Self.removeStale(path)
+    try Self.removeStale(path, key)
     // Nobody but the owner may connect until the file has its group and its mode.
     let old = umask(0o177)
     let bound = unsafe try LocalSocket.withAddress(path) { unsafe bind(made, $0, $1) }
@@ -47,7 +62,7 @@ final class ListeningPath {
     }
     // SAFETY: as above.
     guard unsafe chmod(path, mode & 0o777) == 0 else { throw LocalSocket.error("the mode of \(path) cannot be set") }
-    guard listen(made, 16) == 0 else { throw LocalSocket.error("\(path) cannot be listened at") }
+    guard listen(made, backlog) == 0 else { throw LocalSocket.error("\(path) cannot be listened at") }
   }
 
   private static func holder(_ path: String) -> String {
@@ -56,11 +71,11 @@ final class ListeningPath {
   }
 
   /// Only a socket is ever removed; nobody holds the lock, so nobody serves it.
-  private static func removeStale(_ path: String) throws(ControlError) {
+  private static func removeStale(_ path: String, _ key: String) throws(ControlError) {
     var found = stat()
     // SAFETY: a local structure, and a null-terminated string for the length of the call.
     guard unsafe lstat(path, &found) == 0 else { return }
-    guard found.st_mode & 0o170000 == 0o140000 else { throw ControlError("EEXIST", "\(path) is there and is no socket. Remove it, or choose another control.socket.") }
+    guard found.st_mode & 0o170000 == 0o140000 else { throw ControlError("EEXIST", "\(path) is there and is no socket. Remove it, or choose another \(key).") }
     // SAFETY: as above.
     guard unsafe unlink(path) == 0 else { throw LocalSocket.error("the stale socket \(path) cannot be removed") }
   }
