@@ -12,4 +12,5 @@
 #include "rw_io.h"
 #include "rw_kernel.h"
 #include "rw_peer.h"
+#include "rw_serve.h"
 #endif
