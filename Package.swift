@@ -67,6 +67,7 @@ let package = Package(
       name: "PCINames", dependencies: [.target(name: "CPci", condition: .when(traits: ["PCINames"]))],
       path: "Sources/PCINames", swiftSettings: settings),
     module("ControlClient", ["CRingway", "Platform", "Control", system]),
+    module("NetmapClient", ["CRingway", "Platform", "NetmapAPI"]),
     module("DMAMemory", ["CRingway", "CHugetlbfs", "Platform", "DeviceIO", system]),
     // Floor 3
     module("VFIO", ["CRingway", "Platform", "DeviceIO", "PCI", "DMAMemory", system]),
@@ -185,6 +186,7 @@ let package = Package(
     tests("DeviceIO"),
     tests("Wire"),
     tests("NetmapAPI"),
+    tests("NetmapClient", ["CRingway", "NetmapAPI", "Platform"]),
     tests("PCI", ["CRingway", "Platform", system]),
     tests("DMAMemory", ["CRingway", "DeviceIO", "Platform", system]),
     tests("VFIO", ["PCI", "DMAMemory", "DeviceIO", "Platform", "CRingway", system]),

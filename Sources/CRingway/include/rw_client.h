@@ -21,6 +21,8 @@
 #include <unistd.h>
 #include "rw_io.h"
 
+static const int RW_F_DUPFD_CLOEXEC = 1030; /* F_DUPFD_CLOEXEC, linux/fcntl.h */
+
 /* Each answers -1 with errno, as the C library's do. */
 static inline int rw_raw_close(int fd) { return (int)syscall(SYS_close, fd); }
 static inline int rw_raw_fcntl(int fd, int command, long value) { return (int)syscall(SYS_fcntl, fd, command, value); }
