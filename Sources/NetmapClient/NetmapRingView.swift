@@ -103,14 +103,14 @@ public import CRingway
 }
 
 extension NetmapAttachment {
-  /// nil when the ring's buffers do not lie in the region.
+  /// nil when the ring's buffers do not lie in the region, or have less than netmap's 64 bytes.
   func view(_ index: Int) -> NetmapRingView? {
     let ring = ring(index)
     // SAFETY: fields of the ring's header, read once and checked.
     let offset = Int64(bitPattern: unsafe rw_read64(ring.header))
     let size = unsafe rw_read32(ring.header + 12)
     let (start, overflow) = offset.addingReportingOverflow(Int64(unsafe ring.header - memory))
-    guard !overflow, start >= 0, size > 0, start <= Int64(memoryCount) - Int64(size) else { return nil }
+    guard !overflow, start >= 0, size >= 64, start <= Int64(memoryCount) - Int64(size) else { return nil }
     let count = (Int64(memoryCount) - start) / Int64(size)
     return unsafe NetmapRingView(
       header: ring.header, buffers: memory + Int(start), bufferCount: UInt32(clamping: count), bufferSize: size, slotCount: ring.slots,

@@ -65,12 +65,19 @@ public enum NetmapWait {
   mutating func run(_ limit: UInt64?) -> Int32 {
     let start = MonotonicClock().now()
     while true {
-      if look() > 0 { return others == 0 ? result() : finish(sleep(0)) }
+      if look() > 0 {
+        if others == 0 { return result() }
+        let kernel = sleep(0)
+        return finish(kernel)
+      }
       let left = limit.map { limit in
         let spent = MonotonicClock().now() &- start
         return spent < limit ? limit - spent : 0
       }
-      if left == 0 { return finish(sleep(0)) }
+      if left == 0 {
+        let kernel = sleep(0)
+        return finish(kernel)
+      }
       arm()
       if look() > 0 { continue }
       let slept = sleep(min(left ?? UInt64.max, UInt64(SyncPage.longestSleep) * 1_000_000))

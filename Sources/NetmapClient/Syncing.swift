@@ -78,9 +78,11 @@ extension NetmapAttachment {
     while true {
       let seen = ring.done
       if Int32(bitPattern: seen &- wanted) >= 0 { return 0 }
-      if !isOpen || NetmapChannel.isGone(descriptor) { return ENXIO }
-      if MonotonicClock().now() &- start > Self.patience { return ETIMEDOUT }
+      if !isOpen { return ENXIO }
       unsafe rw_futex_wait(done, seen, UInt64(SyncPage.longestSleep) * 1_000_000)
+      if ring.done != seen { continue }
+      if NetmapChannel.isGone(descriptor) { return ENXIO }
+      if MonotonicClock().now() &- start > Self.patience { return ETIMEDOUT }
       // A worker that went to sleep between our request and its last look sees the doorbell at the latest now.
       if ring.workerSleeps { EventFD.signal(ring.doorbell) }
     }
