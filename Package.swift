@@ -133,7 +133,7 @@ let package = Package(
     module(
       "Ringway",
       [
-        "CRingway", "Platform", "DeviceIO", "Wire", "PCI", "DMAMemory", "VFIO", "NetmapCore", "Packet", "DriverKit",
+        "CRingway", "Platform", "DeviceIO", "Wire", "PCI", "DMAMemory", "VFIO", "NetmapAPI", "NetmapCore", "NetmapPorts", "Packet", "DriverKit",
         "E1000e", "Igb", "Ixgbe", "VirtioNet", "Capture", "Control", "ControlClient", "Netisr", "Routes", "Ifnet", "Ether", "Inet", "Inet6",
         "Clones", "Attach", system, .product(name: "Logging", package: "swift-log"),
       ]),

@@ -10,8 +10,6 @@ internal import Platform
 /// packets without a copy. It outlives every packet: whoever holds cards holds it.
 public final class CardMemory: @unchecked Sendable {
   public let allocator: NetmapAllocator
-  /// The region that netmap programs of these cards share.
-  public let region: NetmapRegion
   /// Pools of cards that have gone, each with the worker that it was bound to.
   private let shelf = Guarded<[Shelved]>([])
   /// SAFETY of the conformance: the pool is asked on its worker, or by whoever has found it complete.
@@ -24,7 +22,6 @@ public final class CardMemory: @unchecked Sendable {
 
   public init(_ allocator: NetmapAllocator) {
     self.allocator = allocator
-    region = NetmapRegion(allocator)
   }
 
   /// A pool of `count` buffers that belongs to `worker`. From worker 0, or from a thread that is no worker.

@@ -16,37 +16,53 @@ internal import Wire
 
 /// One pair of host rings. The receive ring is under a lock, because any worker may send.
 final class HostRing: @unchecked Sendable {
-  private let receive = Guarded<ReceiveSlots?>(nil)
+  private let receive = Guarded<Receive?>(nil)
   /// Used on the pair's owner alone.
-  var transmit: Kring?
+  private(set) var transmit: Kring?
+  private var allocator: NetmapAllocator?
   /// Bytes of the shortest frame that goes up.
   static let shortest = 14
 
-  func begin(receive slots: ReceiveSlots) { receive.withLock { $0 = slots } }
+  /// The receive ring, and the memory that it lies in.
+  private struct Receive {
+    let slots: ReceiveSlots
+    let allocator: NetmapAllocator
+  }
+
+  func begin(receive slots: ReceiveSlots, in allocator: NetmapAllocator) {
+    receive.withLock { $0 = Receive(slots: slots, allocator: allocator) }
+  }
   func endReceive() -> ReceiveSlots? {
-    receive.withLock { slots in
-      defer { slots = nil }
-      return slots
+    receive.withLock { ring in
+      defer { ring = nil }
+      return ring?.slots
     }
+  }
+  /// On the pair's owner.
+  func begin(transmit kring: Kring, in allocator: NetmapAllocator) {
+    transmit = kring
+    self.allocator = allocator
+  }
+  func endTransmit() {
+    transmit = nil
+    allocator = nil
   }
 
   /// What the stack sends. The batch is empty afterwards.
   /// - Returns: the ring's wakeup, when frames were put into it.
-  func take(_ batch: inout PacketBatch, drops: DropLedger, interface: InterfaceIndex, queue: Int, base: UnsafeMutableRawPointer)
-    -> KringWakeup?
-  {
+  func take(_ batch: inout PacketBatch, drops: DropLedger, interface: InterfaceIndex, queue: Int) -> KringWakeup? {
     let slots = unsafe batch.fullSlots, count = batch.count
     let wakeup = receive.withLock { ring -> KringWakeup? in
       var placed = false
       for k in 0..<count {
         let packet = unsafe Packet(unsafe: slots[k])
-        if let reason = unsafe Self.place(packet, in: ring, base: base) {
+        if let reason = Self.place(packet, in: ring) {
           drops.drop(packet, reason, interface: interface, queue: UInt8(truncatingIfNeeded: queue))
         } else {
           placed = true
         }
       }
-      return placed ? ring?.kring.wakeup : nil
+      return placed ? ring?.slots.kring.wakeup : nil
     }
     batch.removePrefix(count)
     return wakeup
@@ -54,9 +70,9 @@ final class HostRing: @unchecked Sendable {
 
   /// Copies one frame into the ring.
   /// - Returns: why it could not be; nil when it is there.
-  private static func place(_ packet: borrowing Packet, in ring: ReceiveSlots?, base: UnsafeMutableRawPointer) -> DropReason? {
-    guard let ring else { return .hostRingClosed }
-    let kring = ring.kring, size = kring.bufferSize
+  private static func place(_ packet: borrowing Packet, in open: Receive?) -> DropReason? {
+    guard let open else { return .hostRingClosed }
+    let ring = open.slots, kring = ring.kring, size = kring.bufferSize
     guard packet.count + (packet.flags.contains(.vlan) ? 4 : 0) <= size else {
       kring.counters.drops &+= 1
       return .tooLong
@@ -67,7 +83,7 @@ final class HostRing: @unchecked Sendable {
     }
     let index = ring.buffer(kring.hwtail)
     // SAFETY: the ring's own list names buffers of the region, each `size` bytes long.
-    let target = unsafe UnsafeMutableRawBufferPointer(start: base + Int(index) * size, count: size)
+    let target = unsafe UnsafeMutableRawBufferPointer(start: open.allocator.bufferBase + Int(index) * size, count: size)
     let length = unsafe WireFrame.write(packet, to: target)
     _ = ring.fill(index, length: length, flags: [])
     kring.counters.packets &+= 1
@@ -78,8 +94,8 @@ final class HostRing: @unchecked Sendable {
   /// The program's sync of the receive ring: takes slots back, shows what came.
   /// - Returns: nil when the ring is no longer this pair's.
   func synchronise(receive kring: Kring) -> Bool {
-    receive.withLock { slots in
-      guard let slots, slots.kring === kring else { return false }
+    receive.withLock { ring in
+      guard let slots = ring?.slots, slots.kring === kring else { return false }
       if let released = kring.prologue() { slots.release(released) }
       kring.finalise()
       return true
@@ -90,7 +106,8 @@ final class HostRing: @unchecked Sendable {
   /// - Parameters:
   ///   - up: gets the frames, a batch at a time.
   ///   - lost: gets frames for which the stack has no packet: bytes.
-  func drain(_ kring: Kring, stack: PacketPool, base: UnsafeMutableRawPointer, up: (inout PacketBatch) -> Void, lost: (Int) -> Void) {
+  func drain(_ kring: Kring, stack: PacketPool, up: (inout PacketBatch) -> Void, lost: (Int) -> Void) {
+    guard let base = unsafe allocator?.bufferBase else { return }
     var batch = PacketBatch(capacity: 64)
     while kring.hwcur != kring.rhead {
       let i = kring.hwcur

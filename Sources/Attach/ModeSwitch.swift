@@ -13,10 +13,10 @@ internal import Netisr
 internal import Packet
 
 extension NetmapCard {
-  /// Opens the card in its region for a program of this process, without a `NetmapSystem`: from worker 0 or from a thread
-  /// that is no worker.
+  /// Opens the card for a program of this process, without a `NetmapSystem`: from worker 0 or from a thread that is no
+  /// worker.
   public func open(_ selection: RingSelection) throws(NetmapError) -> NetmapPort {
-    let system = NetmapSystem(netisr, memory: NetmapMemory(global: region)), name = name
+    let system = NetmapSystem(netisr, memory: memory), name = name
     return try system.onControl { [self] () throws(NetmapError) in try system.open(self, PortRequest(name, selection)) }
   }
 
@@ -26,7 +26,10 @@ extension NetmapCard {
 
   /// Hands fresh rings to their queues.
   public func activate(_ rings: [PortRing]) throws(NetmapError) {
-    settleMemory()
+    guard let allocator = krings.region?.allocator else {
+      throw NetmapError(.EINVAL, "\(name): rings are made in a region, and there is none")
+    }
+    if rings.contains(where: { !$0.id.isHost }) { try map(allocator) }
     var made: [RingID: PortRing] = [:]
     for ring in rings { made[ring.id] = ring }
     for number in 0..<max(queues.count, hosts.count) {
@@ -35,7 +38,7 @@ extension NetmapCard {
         let (kring, slots) = (sent?.kring, received?.slots), queue = queues[number]
         do throws(NetmapError) {
           try workers[number].perform {
-            Result { () throws(NetmapError) in try queue.install(transmit: kring, receive: slots) }
+            Result { () throws(NetmapError) in try queue.install(transmit: kring, receive: slots, in: allocator) }
           }.get()
         } catch {
           // What is in already comes out again; nothing has been sent or shown yet.
@@ -45,9 +48,9 @@ extension NetmapCard {
       }
       if let kring = made[RingID(.transmit, number, isHost: true)]?.kring {
         let pair = hosts[number]
-        owner(of: kring.id).perform { pair.transmit = kring }
+        owner(of: kring.id).perform { pair.begin(transmit: kring, in: allocator) }
       }
-      if let slots = made[RingID(.receive, number, isHost: true)]?.slots { hosts[number].begin(receive: slots) }
+      if let slots = made[RingID(.receive, number, isHost: true)]?.slots { hosts[number].begin(receive: slots, in: allocator) }
     }
   }
 
@@ -84,7 +87,7 @@ extension NetmapCard {
     }
     if let kring = wanted[RingID(.transmit, number, isHost: true)]?.kring {
       let pair = hosts[number]
-      owner(of: kring.id).perform { pair.transmit = nil }
+      owner(of: kring.id).perform { pair.endTransmit() }
       remains.program += RingRemains.slots(of: kring)
     }
   }
@@ -109,14 +112,12 @@ extension NetmapCard {
     }
     for ring in krings.rings where ring.id.isHost {
       let pair = hosts[ring.id.number]
-      if ring.id.direction == .receive { _ = pair.endReceive() } else { owner(of: ring.id).perform { pair.transmit = nil } }
+      if ring.id.direction == .receive { _ = pair.endReceive() } else { owner(of: ring.id).perform { pair.endTransmit() } }
     }
     markGone()
+    absorb()
+    // The driver is stopped: the card uses nothing any more, and its function is about to be closed.
+    unmap()
     for ring in krings.rings { wake(ring.kring) }
-  }
-
-  /// From a queue's owner: sides of programs that have gone have no buffer with the card any more.
-  func finished(_ sides: Int) {
-    netisr.worker(0).post { [weak self] in self?.krings.finished(sides) }
   }
 }

@@ -23,6 +23,7 @@
 //   nothing on its way leaves the allocator as it was.
 // - Control (open, close) runs on worker 0, one at a time.
 
+internal import DMAMemory
 internal import Glibc
 internal import DriverKit
 internal import Ifnet
@@ -39,36 +40,39 @@ public final class NetmapCard: NetmapAdapter, @unchecked Sendable {
   unowned let host: any NetmapHost
   let netisr: Netisr
   public let krings: PortKrings
-  /// Of the rings that are open; changes on worker 0 while none is.
-  private(set) var allocator: NetmapAllocator
+  /// The regions that the card's programs use. The stack's packets lie in none of them.
+  public let memory: NetmapMemory
+  public let settings: NetmapSettings
   /// The owner of each queue.
   let workers: [Worker]
-  public let region: NetmapRegion
-  public let counts: RingCounts
-  /// Times at which the receive stamp is not set (the setting `no_timestamp`).
-  public var noTimestamp: Bool {
-    get { unstamped.load(ordering: .relaxed) }
-    set { unstamped.store(newValue, ordering: .relaxed) }
-  }
-  private let unstamped = Atomic(false)
   var queues: [NetmapQueue] = []
+  /// As many as a port may have; those that nobody opened lose what the stack sends.
   let hosts: [HostRing]
-  /// - Parameters:
-  ///   - region: the memory that this card's programs share; of `host`'s allocator.
-  ///   - hostRings: pairs of host rings, 1 at least.
-  public init(_ host: any NetmapHost, region: NetmapRegion, hostRings: Int = 1) throws(NetmapError) {
+  private let hostTransmit = Atomic(1), hostReceive = Atomic(1)
+  /// What the card can reach beside the stack's memory, while programs or the card itself use it. Worker 0's.
+  var mapping: (allocator: NetmapAllocator, mapper: (any DMAMapper)?)?
+  /// Sides of queues that have let go, and that worker 0 has not heard of.
+  let homecomings = Atomic(0)
+  /// Has a region let go that nobody uses any more. Worker 0's.
+  var recall: WorkerToken?
+
+  /// Pairs of host rings, at most.
+  public static let mostHostRings = 16
+
+  /// - Parameter memory: the system's; its bus addresses and those of the stack's memory are from one space.
+  public init(_ host: any NetmapHost, memory: NetmapMemory, settings: NetmapSettings = NetmapSettings()) throws(NetmapError) {
     self.host = host
-    self.region = region
-    allocator = region.allocator
-    let queues = host.driver.queueCount, pairs = max(1, hostRings)
+    self.memory = memory
+    self.settings = settings
+    let queues = host.driver.queueCount
     netisr = host.interface.table.netisr
     workers = (0..<queues).map { host.owner(ofQueue: $0) }
     lastName = host.interface.name
     slotCounts = (host.driver.options.transmitDescriptors, host.driver.options.receiveDescriptors)
-    counts = RingCounts(transmit: queues, receive: queues, hostTransmit: pairs, hostReceive: pairs)
-    hosts = (0..<pairs).map { _ in HostRing() }
+    hosts = (0..<Self.mostHostRings).map { _ in HostRing() }
     krings = try PortKrings()
     self.queues = (0..<queues).map { NetmapQueue(card: self, index: $0) }
+    krings.onRelease = { [weak self] _ in self?.unmap() }
   }
 
   private let lastName: String
@@ -84,11 +88,19 @@ public final class NetmapCard: NetmapAdapter, @unchecked Sendable {
   }
   public var tradesBuffers: Bool { true }
   public func worker(of ring: RingID) -> Worker? { workers[ring.number % workers.count] }
-  public func defaultRegion(_ memory: NetmapMemory) throws(NetmapError) -> NetmapRegion { region }
 
-  /// On worker 0, before the first ring is used.
-  func settleMemory() {
-    if let open = krings.region?.allocator, open !== allocator { allocator = open }
+  public var counts: RingCounts {
+    RingCounts(
+      transmit: queues.count, receive: queues.count, hostTransmit: hostTransmit.load(ordering: .relaxed),
+      hostReceive: hostReceive.load(ordering: .relaxed))
+  }
+
+  /// How many host rings the port has from its next opening on. Only while it is closed; on worker 0.
+  /// - Parameters: 0 takes 1.
+  public func setHostRings(transmit: Int, receive: Int) {
+    guard krings.openPorts == 0, !isGone else { return }
+    hostTransmit.store(min(max(1, transmit), Self.mostHostRings), ordering: .relaxed)
+    hostReceive.store(min(max(1, receive), Self.mostHostRings), ordering: .relaxed)
   }
 
   // MARK: Sync
@@ -105,9 +117,9 @@ public final class NetmapCard: NetmapAdapter, @unchecked Sendable {
     if !kring.id.isHost { return queues[kring.id.number].sync(kring, released: released) }
     let pair = hosts[kring.id.number]
     guard pair.transmit === kring else { return }
-    let interface = host.interface, queue = kring.id.number % queues.count, base = unsafe allocator.bufferBase
-    unsafe pair.drain(
-      kring, stack: host.stackPool(ofQueue: queue), base: base, up: { interface.input(&$0, queue: queue) },
+    let interface = host.interface, queue = kring.id.number % queues.count
+    pair.drain(
+      kring, stack: host.stackPool(ofQueue: queue), up: { interface.input(&$0, queue: queue) },
       lost: { count(1, bytes: $0, .noBuffer, queue: queue) })
   }
 
@@ -120,7 +132,7 @@ public final class NetmapCard: NetmapAdapter, @unchecked Sendable {
   }
 
   /// Slots given back by the program. Those it marked go up the stack, where the ring is transparent.
-  func release(_ released: (from: UInt32, to: UInt32), of slots: ReceiveSlots, queue: Int) {
+  func release(_ released: (from: UInt32, to: UInt32), of slots: ReceiveSlots, in allocator: NetmapAllocator, queue: Int) {
     guard slots.kring.ring.loadFlags().contains(.forward) else { return slots.release(released) }
     var batch = PacketBatch(capacity: NetmapReceive.batchSize)
     let pool = host.stackPool(ofQueue: queue), base = unsafe allocator.bufferBase, size = slots.kring.bufferSize
@@ -137,7 +149,7 @@ public final class NetmapCard: NetmapAdapter, @unchecked Sendable {
 
   /// The receive stamp: the time of the sync.
   func stamp(_ kring: Kring) {
-    guard !noTimestamp || kring.ring.loadFlags().contains(.timestamp) else { return }
+    guard !settings.noTimestamp || kring.ring.loadFlags().contains(.timestamp) else { return }
     var now = timespec()
     // SAFETY: a local variable; CLOCK_REALTIME always exists.
     _ = unsafe clock_gettime(CLOCK_REALTIME, &now)
@@ -149,8 +161,8 @@ public final class NetmapCard: NetmapAdapter, @unchecked Sendable {
   /// What the stack sends on a queue that is a program's.
   func sendToHost(_ batch: inout PacketBatch, queue: Int) {
     let interface = host.interface
-    let wakeup = unsafe hosts[queue % hosts.count].take(
-      &batch, drops: interface.table.drops, interface: interface.index, queue: queue, base: allocator.bufferBase)
+    let pair = hosts[queue % hostReceive.load(ordering: .relaxed)]
+    let wakeup = pair.take(&batch, drops: interface.table.drops, interface: interface.index, queue: queue)
     guard let wakeup else { return }
     wakeup.notify()
     krings.receiveWakeup.notify()

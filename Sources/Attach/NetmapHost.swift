@@ -7,9 +7,9 @@
 //
 // All of it happens on the queue's owner: a tenant moves in, works and moves out on that worker.
 
+public import DMAMemory
 public import DriverKit
 public import Ifnet
-public import NetmapCore
 public import Netisr
 public import Packet
 
@@ -33,11 +33,14 @@ public protocol QueueTenant: AnyObject, Sendable {
 public protocol NetmapHost: AnyObject, Sendable {
   var driver: any NetDriver { get }
   var interface: Interface { get }
-  var allocator: NetmapAllocator { get }
+  /// The card, for which memory is mapped; nil when it reaches all memory by itself.
+  var mapper: (any DMAMapper)? { get }
   /// The worker that owns a queue.
   func owner(ofQueue queue: Int) -> Worker
   /// The pool that a queue of the stack's receives into and that the driver was started with.
   func stackPool(ofQueue queue: Int) -> PacketPool
   /// Puts a tenant into the place of the stack's poller, or takes it out. On the queue's owner.
   func setTenant(_ tenant: (any QueueTenant)?, queue: Int)
+  /// Has the card give back every buffer that it holds, and go on with the stack's. On worker 0.
+  func recallBuffers()
 }

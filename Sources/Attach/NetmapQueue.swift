@@ -43,17 +43,17 @@ final class NetmapQueue: QueueTenant, @unchecked Sendable {
   // MARK: Changing over
 
   /// Takes rings into the queue. Nothing has changed when it throws.
-  func install(transmit kring: Kring?, receive slots: ReceiveSlots?) throws(NetmapError) {
+  func install(transmit kring: Kring?, receive slots: ReceiveSlots?, in allocator: NetmapAllocator) throws(NetmapError) {
     let before = (receive, transmit)
     if let slots {
       if receive == nil {
         do {
-          receive = try NetmapReceive(driver: driver, queue: index, allocator: card.allocator, port: slots.port)
+          receive = try NetmapReceive(driver: driver, queue: index, allocator: allocator, port: slots.port)
         } catch { throw NetmapError(.ENOMEM, "\(card.name): \(error)") }
       }
       receive?.begin(slots)
     }
-    if let kring { transmit = NetmapTransmit(queue: index, allocator: card.allocator, kring: kring) }
+    if let kring { transmit = NetmapTransmit(queue: index, allocator: allocator, kring: kring) }
     do { try replacePools() } catch {
       if slots != nil { receive?.end() }
       (receive, transmit) = before
@@ -124,7 +124,7 @@ final class NetmapQueue: QueueTenant, @unchecked Sendable {
 
   /// Frames that the program was never shown go up the stack.
   private func endReceive(_ side: NetmapReceive, _ slots: ReceiveSlots, _ remains: inout Remains) {
-    let base = unsafe card.allocator.bufferBase, stride = card.allocator.bufferSize, pool = host.stackPool(ofQueue: index)
+    let base = unsafe side.allocator.bufferBase, stride = side.allocator.bufferSize, pool = host.stackPool(ofQueue: index)
     var frame: Packet?, isBroken = false
     for (buffer, length, more) in slots.takeUnshown() {
       // SAFETY: the adapter's own index, and a length clamped to the buffer's.
@@ -174,7 +174,7 @@ final class NetmapQueue: QueueTenant, @unchecked Sendable {
   }
 
   /// Ends what has come home.
-  private func settle() {
+  func settle() {
     guard isTenant else { return }
     for side in leaving { side.reclaim(driver) }
     let sending = leaving.count
@@ -202,8 +202,8 @@ final class NetmapQueue: QueueTenant, @unchecked Sendable {
       side.reclaim(driver)
       side.post(driver)
     } else if let side = receive, let slots = side.slots, slots.kring === kring {
-      card.release(released, of: slots, queue: index)
-      _ = side.fill(driver, budget: Int(kring.count))
+      card.release(released, of: slots, in: side.allocator, queue: index)
+      if card.settings.noPendingInterrupt { _ = side.fill(driver, budget: Int(kring.count)) }
       card.stamp(kring)
     }
   }
@@ -254,7 +254,12 @@ final class NetmapQueue: QueueTenant, @unchecked Sendable {
       lookLater()
     }
     // A full ring: the card's frames wait until the program has made room, and its sync wakes the worker.
-    if let side = receive, let slots = side.slots, side.isHoldingFrames || slots.kring.space == 0 { return false }
+    // So do those behind frames that the program has been told of and has not asked for.
+    if let side = receive, let slots = side.slots,
+      side.isHoldingFrames || slots.kring.space == 0 || card.settings.mitigate && slots.kring.hwtail != slots.kring.rtail
+    {
+      return false
+    }
     return driver.armInterrupt(queue: index)
   }
 

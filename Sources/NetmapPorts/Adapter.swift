@@ -29,6 +29,9 @@ public protocol NetmapAdapter: AnyObject, Sendable {
   /// Whether a registration may go on: ENXIO when the port is gone, EBUSY when a switch has it, EIO when the program does
   /// not accept the port's virtio-net header.
   func admit(_ selection: RingSelection) throws(NetmapError)
+  /// The region of a registration, before its rings are made: EINVAL when the port cannot work in it, EBUSY when the port has
+  /// not let go of another one yet.
+  func prepare(_ region: NetmapRegion) throws(NetmapError)
   /// Fresh rings, which somebody is about to hold. Nothing has changed when it throws.
   func activate(_ rings: [PortRing]) throws(NetmapError)
   /// Rings that nobody holds any more. What they still hold is named; the rings are freed after that.
@@ -66,6 +69,7 @@ extension NetmapAdapter {
   public func worker(of ring: RingID) -> Worker? { nil }
   public func defaultRegion(_ memory: NetmapMemory) throws(NetmapError) -> NetmapRegion { try memory.global() }
   public func admit(_ selection: RingSelection) throws(NetmapError) {}
+  public func prepare(_ region: NetmapRegion) throws(NetmapError) {}
   public func idle() {}
 
   /// Rings of a program that waits for all of a direction, and of one that waits for this one, have something.

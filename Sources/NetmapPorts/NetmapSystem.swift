@@ -82,6 +82,7 @@ public final class NetmapSystem: Sendable {
   public func open(_ adapter: any NetmapAdapter, _ request: PortRequest) throws(NetmapError) -> NetmapPort {
     try adapter.admit(request.selection)
     let region = try region(for: request, adapter)
+    try adapter.prepare(region)
     let open = try adapter.krings.open(
       adapter, request.selection, in: region, extra: Int(clamping: request.register.extraBuffers))
     return NetmapPort(adapter, open, control: netisr.worker(0), clock: netisr.clock, flags: request.selection.flags)

@@ -15,6 +15,8 @@ public final class PortKrings: @unchecked Sendable {
   public private(set) var region: NetmapRegion?
   /// Holds the buffers of slots that are the adapter's, where it trades buffers.
   public private(set) var port: BufferOwner?
+  /// Called when nothing of the port lies in its region any more.
+  public var onRelease: ((NetmapRegion) -> Void)?
   private var entries: [RingID: Entry] = [:]
   private var busy = 0
   private var grave: [UInt32] = []
@@ -56,8 +58,11 @@ public final class PortKrings: @unchecked Sendable {
         .EINVAL, "\(name): there is no such ring; it has \(counts.transmit) to send, \(counts.receive) to receive, and \(counts.hostReceive) to the host")
     }
     try checkFree(ids, selection, name)
-    if openPorts > 0, let own = self.region, own !== region {
-      throw NetmapError(.EINVAL, "\(name) is open in memory region \(own.id); ask for that one, or for none")
+    if let own = self.region, own !== region {
+      guard openPorts == 0 else {
+        throw NetmapError(.EINVAL, "\(name) is open in memory region \(own.id); ask for that one, or for none")
+      }
+      throw NetmapError(.EBUSY, "\(name) has not let go of memory region \(own.id) yet; try again")
     }
     let holder = try region.enter()
     if self.region == nil { self.region = region }
@@ -223,6 +228,7 @@ public final class PortKrings: @unchecked Sendable {
     if let port { region.allocator.retireOwner(port) }
     port = nil
     self.region = nil
+    onRelease?(region)
   }
 
   deinit {

@@ -47,6 +47,8 @@ public struct MemoryOptions: Sendable, Equatable {
 /// when its own port is closed. Packets must not outlive the memory; every port holds it.
 public final class PortMemory: @unchecked Sendable {
   public let allocator: NetmapAllocator
+  /// Bus addresses in use, for all memory that the same cards reach.
+  public let space: IOVAAllocator
   /// Pools in use, and pools of closed ports. SAFETY of the unchecked conformance: under its lock,
   /// and a pool is given out again only when every packet is back, so that no thread uses it.
   private let lock = Mutex<Void>(())
@@ -57,9 +59,10 @@ public final class PortMemory: @unchecked Sendable {
   public init(_ options: MemoryOptions = MemoryOptions(), reachable: [any DMAMapper] = []) throws(RingwayError) {
     var sizes = PoolSizes(buffers: options.buffers, bufferSize: options.bufferSize)
     sizes.minimumBuffers = min(sizes.minimumBuffers, options.buffers)
+    space = IOVAAllocator()
     do {
       allocator = try NetmapAllocator(
-        sizes: sizes, backing: options.backing, node: options.node, reachable: reachable)
+        sizes: sizes, backing: options.backing, node: options.node, reachable: reachable, space: space)
     } catch { throw .memory(error) }
   }
 

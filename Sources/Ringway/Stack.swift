@@ -2,7 +2,9 @@
 //
 //     memory (PortMemory) ─ pools of the workers and of the cards' queues
 //     Netisr: workers ─┬─ InterfaceTable ─ Ethernet, loopback ─ Inet, Inet6 ─ RouteTable
-//                      └─ cards (Attach), cloned interfaces (Clones)
+//                      ├─ cards (Attach), cloned interfaces (Clones)
+//                      └─ NetmapSystem ─ cards by name (CardPorts), over memory of its own: the stack's packets never lie
+//                         in memory that a program maps
 //
 // The daemon makes one and serves it over the control socket; a program may make one of its own.
 //
@@ -10,7 +12,7 @@
 // - Made in the order of the floors, taken down in the opposite one: clones, cards, protocols, workers, memory.
 // - A stack that is stopped leaves no buffer behind; what the allocator misses is in the report of `stop`.
 
-internal import Attach
+public import Attach
 internal import Clones
 public import Control
 public import DMAMemory
@@ -21,6 +23,7 @@ public import Ifnet
 public import Inet
 public import Inet6
 public import Netisr
+public import NetmapPorts
 internal import Packet
 public import Platform
 public import Routes
@@ -32,6 +35,8 @@ public struct StackOptions: Sendable {
   public var memory = MemoryOptions()
   /// Packets of each worker for what the stack itself sends.
   public var packetsPerWorker = 2048
+  /// Memory and limits of netmap programs.
+  public var netmap = NetmapOptions()
   public init() {}
 }
 
@@ -61,7 +66,12 @@ public final class Stack: @unchecked Sendable {
   public let inet: Inet
   public let inet6: Inet6
   public let clock: any TimeSource
+  /// netmap's ports: registers programs of this process, and those that the daemon serves.
+  public let netmap: NetmapSystem
+  /// netmap's settings for cards.
+  public let netmapSettings: NetmapSettings
   let cardMemory: CardMemory
+  let openCards = OpenCards()
   private let pools: [PacketPool]
   struct State {
     var isStopped = false
@@ -85,6 +95,7 @@ public final class Stack: @unchecked Sendable {
     self.clock = clock
     do { memory = try PortMemory(options.memory, reachable: reachable.map { $0.opened.function }) } catch { throw .memory(error) }
     cardMemory = CardMemory(memory.allocator)
+    for card in reachable { openCards.add(card.opened.function) }
     do {
       netisr = try Netisr(options.netisr, clock: clock)
       interfaces = InterfaceTable(netisr)
@@ -95,6 +106,7 @@ public final class Stack: @unchecked Sendable {
       inet6 = try Inet6(ether: ether, routes: routes)
     } catch { throw .netisr(error) }
     do throws(InterfaceError) { try Clones.register(in: interfaces, ether: ether) } catch { throw .interface(error) }
+    (netmap, netmapSettings) = Self.makeNetmap(options, netisr, interfaces, space: memory.space, openCards)
     interfaces.removeRoutes = { [routes] in routes.removeRoutes(through: $0.index) }
     var pools: [PacketPool] = []
     do {
@@ -137,8 +149,12 @@ public final class Stack: @unchecked Sendable {
     interfaces.dissolve()
     for worker in netisr.workers { worker.pool = nil }
     memory.giveBack(pools)
-    return pools.filter { $0.available < $0.capacity }.map {
+    let pools = pools.filter { $0.available < $0.capacity }.map {
       "a worker's pool misses \($0.capacity - $0.available) of \($0.capacity) packets"
     }
+    let regions = netmap.memory.regions.filter { !$0.allocator.leakReport().isEmpty }.map {
+      "netmap's memory region \($0.id) (\($0.name)): \($0.allocator.leakReport())"
+    }
+    return pools + regions
   }
 }

@@ -55,7 +55,7 @@ extension Stack {
     options.port.transmitDescriptors = plan.ringSize
     options.port.mtu = plan.mtu ?? options.port.mtu
     options.port.allowUnsupportedSFP = plan.allowUnsupportedSFP
-    let claim = card.opened.claim
+    let claim = card.opened.claim, function = card.opened.function, id = ObjectIdentifier(function)
     let attachment: CardAttachment
     do throws(AttachError) {
       attachment = try CardAttachment(card.opened.release(), driver: type, table: interfaces, memory: cardMemory, options: options, clock: clock)
@@ -68,8 +68,10 @@ extension Stack {
     attachment.onLoss = { [weak self] lost, why in
       guard let self else { return }
       state.withLock { $0.cards.removeAll { $0.attachment === lost } }
+      openCards.remove(id)
       interfaces.log("\(claim.name) has left: \(why)")
     }
+    openCards.add(function)
     state.withLock { $0.cards.append(AttachedCard(attachment: attachment, claim: claim)) }
     return attachment.interface.name
   }

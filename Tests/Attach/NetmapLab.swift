@@ -51,7 +51,12 @@ final class NetmapLab: NetmapHost, InterfaceDriver, @unchecked Sendable {
   let wire = TestWire()
   let model: any DeviceModel
   let function: InProcessCard
-  let allocator: NetmapAllocator
+  /// The stack's memory.
+  let stackAllocator: NetmapAllocator
+  /// Programs' memory.
+  let memory: NetmapMemory
+  let region: NetmapRegion
+  var allocator: NetmapAllocator { region.allocator }
   let driver: any NetDriver
   let netisr: Netisr
   let table: InterfaceTable
@@ -81,10 +86,13 @@ final class NetmapLab: NetmapHost, InterfaceDriver, @unchecked Sendable {
     }
     function = InProcessCard(model, name: kind.rawValue)
     clock.card = function
-    allocator = try NetmapAllocator(
-      sizes: PoolSizes(
-        interfaces: 8, interfaceSize: 512, rings: 32, ringSize: 4352, buffers: 4096, bufferSize: bufferSize,
-        minimumBuffers: 4096, descriptorBytes: 1 << 20), backing: .normalPages, reachable: [function])
+    let sizes = PoolSizes(
+      interfaces: 8, interfaceSize: 512, rings: 64, ringSize: 4352, buffers: 4096, bufferSize: bufferSize,
+      minimumBuffers: 4096, descriptorBytes: 1 << 20)
+    let space = IOVAAllocator()
+    stackAllocator = try NetmapAllocator(sizes: sizes, backing: .normalPages, reachable: [function], space: space)
+    memory = Self.makeMemory(sizes, [function], space)
+    region = try memory.global()
     var options = PortOptions()
     options.queues = queues
     options.mtu = mtu
@@ -93,9 +101,9 @@ final class NetmapLab: NetmapHost, InterfaceDriver, @unchecked Sendable {
     options.moderationMicroseconds = 0
     options.stripVLAN = strip
     switch kind {
-    case .e1000e: driver = try E1000eDriver(function, allocator: allocator, options: options, clock: clock)
-    case .ixgbe: driver = try IxgbeDriver(function, allocator: allocator, options: options, clock: clock)
-    case .virtio: driver = try VirtioNetDriver(function, allocator: allocator, options: options, clock: clock)
+    case .e1000e: driver = try E1000eDriver(function, allocator: stackAllocator, options: options, clock: clock)
+    case .ixgbe: driver = try IxgbeDriver(function, allocator: stackAllocator, options: options, clock: clock)
+    case .virtio: driver = try VirtioNetDriver(function, allocator: stackAllocator, options: options, clock: clock)
     }
     var configuration = NetisrConfiguration()
     configuration.isManual = true
@@ -104,7 +112,7 @@ final class NetmapLab: NetmapHost, InterfaceDriver, @unchecked Sendable {
     table = InterfaceTable(netisr)
     tenants = Array(repeating: nil, count: queues)
     table.setLink(stack, for: .ethernet)
-    for _ in 0..<queues { pools.append(try PacketPool.lent(by: allocator, count: 512)) }
+    for _ in 0..<queues { pools.append(try PacketPool.lent(by: stackAllocator, count: 512)) }
     var named = InterfaceOptions("em", unit: 0)
     named.subqueues = queues
     attached = try table.attach(named, driver: self)
@@ -116,8 +124,19 @@ final class NetmapLab: NetmapHost, InterfaceDriver, @unchecked Sendable {
       _ = driver.serviceControl()
       _ = driver.tick()
     }
-    card = try NetmapCard(self, region: NetmapRegion(allocator))
+    card = try NetmapCard(self, memory: memory)
   }
+
+  static func makeMemory(_ sizes: PoolSizes, _ cards: [InProcessCard], _ space: IOVAAllocator) -> NetmapMemory {
+    let reachable = Reachable(cards: cards)
+    var options = NetmapMemoryOptions()
+    options.sizes = sizes
+    options.backing = .normalPages
+    return NetmapMemory(options, space: space, reachable: { reachable.cards })
+  }
+
+  /// SAFETY of the conformance: a test's cards are used by one thread at a time.
+  struct Reachable: @unchecked Sendable { let cards: [InProcessCard] }
 
   deinit { driver.stop() }
 
@@ -126,6 +145,15 @@ final class NetmapLab: NetmapHost, InterfaceDriver, @unchecked Sendable {
   func owner(ofQueue queue: Int) -> Worker { netisr.worker(queue) }
   func stackPool(ofQueue queue: Int) -> PacketPool { pools[queue] }
   func setTenant(_ tenant: (any QueueTenant)?, queue: Int) { tenants[queue] = tenant }
+  var mapper: (any DMAMapper)? { function }
+  var recalls: Int { recalled }
+  private var recalled = 0
+  func recallBuffers() {
+    recalled += 1
+    driver.stop()
+    try? driver.start(pools: pools)
+    for tenant in tenants { tenant?.restarted() }
+  }
 
   // MARK: InterfaceDriver
 

@@ -246,7 +246,7 @@ import Testing
     let port = try lab.card.open(RingSelection(.allNIC))
     let kring = try #require(port.receiveRings.first)
     func stamp() -> UInt64 { unsafe kring.ring.base.load(fromByteOffset: 40, as: UInt64.self) }
-    lab.card.noTimestamp = true
+    lab.card.settings.noTimestamp = true
     port.sync(.receive)
     #expect(stamp() == 0)
     kring.ring.storeFlags(.timestamp)

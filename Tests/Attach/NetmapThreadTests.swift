@@ -53,6 +53,7 @@ import Testing
   private final class Bench: @unchecked Sendable {
     let catcher = Catcher(), clock = MonotonicClock(), time = CardClock()
     let far: Far, netisr: Netisr, worker: Worker, allocator: NetmapAllocator, memory: CardMemory
+    let programs: NetmapMemory
     let attachment: CardAttachment
     private let token: WorkerToken
     /// Numbers of the frames that the program has read.
@@ -65,10 +66,12 @@ import Testing
       worker = netisr.workers[0]
       let table = InterfaceTable(netisr)
       table.setLink(catcher, for: .ethernet)
-      allocator = try NetmapAllocator(
-        sizes: PoolSizes(rings: 8, ringSize: 4352, buffers: 2050, minimumBuffers: 16, descriptorBytes: 1 << 20),
-        backing: .normalPages, reachable: [far.card])
-      memory = CardMemory(allocator)
+      let sizes = PoolSizes(rings: 8, ringSize: 4352, buffers: 2050, minimumBuffers: 16, descriptorBytes: 1 << 20)
+      let space = IOVAAllocator()
+      let stack = try NetmapAllocator(sizes: sizes, backing: .normalPages, reachable: [far.card], space: space)
+      programs = NetmapLab.makeMemory(sizes, [far.card], space)
+      allocator = try programs.global().allocator
+      memory = CardMemory(stack)
       var options = AttachOptions()
       options.port.receiveDescriptors = 64
       options.port.transmitDescriptors = 64
@@ -120,20 +123,20 @@ import Testing
 
     /// The card leaves under an open port: the program hears of it, and its memory is its own until it closes.
     func end() throws {
-      let netmap = try attachment.netmap(), port = try netmap.open(RingSelection(.allNIC))
+      let netmap = try attachment.netmap(in: programs), port = try netmap.open(RingSelection(.allNIC))
       attachment.detach()
       #expect(port.wait(for: .receive, milliseconds: 0).contains(.error))
       port.close()
       worker.perform { [token] in token.cancel() }
       netisr.stop()
-      #expect(memory.region.users == 0 && netmap.isGone)
+      #expect((try? programs.global().users) == 0 && netmap.isGone)
       #expect(allocator.statistics[1].inUse == 0 && allocator.statistics[0].inUse == 0)
     }
   }
 
   @Test("A program waits, reads and goes, thirty times, while frames come in: each is the program's or the stack's", arguments: CardKind.allCases)
   func changes(_ kind: CardKind) throws {
-    let bench = try Bench(kind, window: 32), netmap = try bench.attachment.netmap()
+    let bench = try Bench(kind, window: 32), netmap = try bench.attachment.netmap(in: bench.programs)
     for round in 0..<30 {
       let port = try netmap.open(RingSelection(.nicAndSoftware))
       let ring = try #require(port.receiveRings.first)
@@ -159,7 +162,7 @@ import Testing
 
   @Test("A program does not read while more frames come than all rings hold: each is read, the stack's, or the card's loss in the ledger", arguments: CardKind.allCases)
   func overflows(_ kind: CardKind) throws {
-    let total = 4000, bench = try Bench(kind, window: .max, burst: 8), netmap = try bench.attachment.netmap()
+    let total = 4000, bench = try Bench(kind, window: .max, burst: 8), netmap = try bench.attachment.netmap(in: bench.programs)
     let port = try netmap.open(RingSelection(.nicAndSoftware))
     let ring = try #require(port.receiveRings.first)
     bench.allow(total)
