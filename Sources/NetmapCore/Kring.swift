@@ -78,6 +78,12 @@ public final class Kring: @unchecked Sendable {
   public var counters = KringCounters()
   /// The last sync met a violation: poll answers POLLERR until a sync is clean.
   public internal(set) var isFaulted = false
+  /// Option OFFSETS: the bits of a slot's `ptr` in which a frame's start is; 0: frames start with their buffers.
+  public private(set) var offsetMask: UInt64 = 0
+  /// Bytes: no offset is larger.
+  public private(set) var largestOffset = 0
+  /// Bytes that stay free behind a received frame.
+  public private(set) var smallestGap = 0
   private let busy = Atomic(false)
 
   /// - Parameters:
@@ -96,6 +102,22 @@ public final class Kring: @unchecked Sendable {
     self.wakeup = wakeup
     hwtail = id.direction == .transmit ? memory.ring.slotCount - 1 : 0
     rtail = hwtail
+  }
+
+  // MARK: Offsets
+
+  /// Lets frames start at offsets, from now on. Before a program sees the ring.
+  public func setOffsets(mask: UInt64, largest: Int, gap: Int) {
+    offsetMask = mask
+    largestOffset = min(max(0, largest), bufferSize)
+    smallestGap = min(max(0, gap), bufferSize)
+    ring.storeOffsetMask(mask)
+  }
+
+  /// Where in its buffer a slot's frame starts, in bytes: what the program wrote, held to the largest offset agreed on.
+  /// 0 without the option.
+  @inline(__always) public func offset(of slot: NetmapSlot) -> Int {
+    Int(truncatingIfNeeded: min(slot.pointer & offsetMask, UInt64(truncatingIfNeeded: largestOffset)))
   }
 
   // MARK: Arithmetic

@@ -90,6 +90,9 @@ public enum RingOffset {
   @inlinable @inline(__always) public func loadFlags() -> RingFlags { unsafe RingFlags(rawValue: rw_read32(base + RingOffset.flags)) }
   @inlinable public func storeFlags(_ value: RingFlags) { unsafe rw_write32(base + RingOffset.flags, value.rawValue) }
 
+  /// `offset_mask`: the bits of `ptr` that are a frame's offset. Told, never believed.
+  public func storeOffsetMask(_ mask: UInt64) { unsafe rw_write64(base + RingOffset.offsetMask, mask) }
+
   /// `ts`: when the last receive sync happened (`struct timeval`).
   #if RINGWAY_CHECKED
     @_noAllocation @_noLocks

@@ -19,6 +19,8 @@ public protocol NetmapAdapter: AnyObject, Sendable {
   /// Whether the buffers of receive slots that are the adapter's belong to it in the ledger (`ReceiveSlots`): for those
   /// that trade a full buffer for the slot's empty one. Others leave all buffers to the region's programs.
   var tradesBuffers: Bool { get }
+  /// Whether syncs respect `Kring.offset(of:)`: frames that start at an offset in their buffers (option OFFSETS).
+  var supportsOffsets: Bool { get }
   /// The worker on which a ring must be synced; nil: on whatever thread asks.
   func worker(of ring: RingID) -> Worker?
   /// The region for a program that asks for none.
@@ -66,6 +68,7 @@ extension NetmapAdapter {
   }
 
   public var tradesBuffers: Bool { false }
+  public var supportsOffsets: Bool { false }
   public func worker(of ring: RingID) -> Worker? { nil }
   public func defaultRegion(_ memory: NetmapMemory) throws(NetmapError) -> NetmapRegion { try memory.global() }
   public func admit(_ selection: RingSelection) throws(NetmapError) {}

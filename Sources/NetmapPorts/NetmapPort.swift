@@ -69,11 +69,17 @@ public final class NetmapPort: Sendable {
   public let adapter: any NetmapAdapter
   let open: OpenRings
   public let flags: RegisterFlags
+  /// What an OFFSETS option got; nil without one.
+  public let offsets: OffsetsOption?
   private let control: Worker
   private let clock: any TimeSource
   private let isClosed = Atomic(false)
 
-  init(_ adapter: any NetmapAdapter, _ open: OpenRings, control: Worker, clock: any TimeSource, flags: RegisterFlags) {
+  init(
+    _ adapter: any NetmapAdapter, _ open: OpenRings, control: Worker, clock: any TimeSource, flags: RegisterFlags,
+    offsets: OffsetsOption? = nil
+  ) {
+    self.offsets = offsets
     self.adapter = adapter
     self.open = open
     self.control = control

@@ -14,6 +14,8 @@ public struct PortRequest: Sendable {
   public var register: RegisterRequest
   /// The region of an EXTMEM option.
   public var external: NetmapRegion?
+  /// An OFFSETS option.
+  public var offsets: OffsetsOption?
 
   public init(_ name: String, _ selection: RingSelection, register: RegisterRequest = RegisterRequest(), external: NetmapRegion? = nil) {
     self.name = name
@@ -51,7 +53,8 @@ public final class NetmapSystem: Sendable {
   }
 
   /// Registers a port for a program. From worker 0 or from a thread that is no worker.
-  /// - Throws: ENXIO when no port has this name, EINVAL for rings and regions that do not exist, EBUSY, ENOMEM.
+  /// - Throws: ENXIO when no port has this name, EINVAL for rings and regions that do not exist, EBUSY, EAGAIN while the
+  ///   port is being torn down, EOPNOTSUPP for offsets where the port has none, ENOMEM.
   public func register(_ request: PortRequest) throws(NetmapError) -> NetmapPort {
     try onControl { [self] () throws(NetmapError) in try registerOnControl(request) }
   }
@@ -85,19 +88,20 @@ public final class NetmapSystem: Sendable {
     try adapter.prepare(region)
     let open = try adapter.krings.open(
       adapter, request.selection, in: region, extra: Int(clamping: request.register.extraBuffers))
-    return NetmapPort(adapter, open, control: netisr.worker(0), clock: netisr.clock, flags: request.selection.flags)
+    var offsets: OffsetsOption?
+    do throws(NetmapError) {
+      if let wanted = request.offsets { offsets = try adapter.krings.setOffsets(wanted, open, adapter) }
+    } catch {
+      adapter.krings.close(open, adapter)
+      throw error
+    }
+    return NetmapPort(adapter, open, control: netisr.worker(0), clock: netisr.clock, flags: request.selection.flags, offsets: offsets)
   }
 
-  private func region(for request: PortRequest, _ adapter: any NetmapAdapter) throws(NetmapError) -> NetmapRegion {
+  /// The region in which a request wants a port, or has to have it. On worker 0.
+  func region(for request: PortRequest, _ adapter: any NetmapAdapter) throws(NetmapError) -> NetmapRegion {
     if let external = request.external { return external }
-    let id = request.register.memoryID
-    if id != 0 {
-      if id == 1 { return try memory.global() }
-      guard let region = memory.region(id) else {
-        throw NetmapError(.EINVAL, "\(request.name): there is no memory region \(id)")
-      }
-      return region
-    }
+    if request.register.memoryID != 0 { return try memory.find(request.register.memoryID) }
     if let region = adapter.krings.region { return region }
     return try adapter.defaultRegion(memory)
   }

@@ -41,6 +41,8 @@ public final class PortKrings: @unchecked Sendable {
   public var rings: [PortRing] { entries.values.map(\.ring) }
   /// A ring that is in use; nil for any other. On worker 0.
   public func ring(_ id: RingID) -> PortRing? { entries[id]?.ring }
+  /// Programs that hold a ring. On worker 0.
+  public func users(of id: RingID) -> Int { entries[id]?.users ?? 0 }
 
   // MARK: Opening
 
@@ -48,7 +50,8 @@ public final class PortKrings: @unchecked Sendable {
   /// - Parameters:
   ///   - region: where fresh rings are made.
   ///   - extra: buffers beside the rings; there may be fewer.
-  /// - Throws: EINVAL for rings that do not exist, EBUSY for rings that somebody wants alone, ENOMEM.
+  /// - Throws: EINVAL for rings that do not exist, EBUSY for rings that somebody wants alone, EAGAIN while the last
+  ///   programs' memory is in use, ENOMEM.
   func open(
     _ adapter: any NetmapAdapter, _ selection: RingSelection, in region: NetmapRegion, extra: Int
   ) throws(NetmapError) -> OpenRings {
@@ -59,10 +62,10 @@ public final class PortKrings: @unchecked Sendable {
     }
     try checkFree(ids, selection, name)
     if let own = self.region, own !== region {
-      guard openPorts == 0 else {
-        throw NetmapError(.EINVAL, "\(name) is open in memory region \(own.id); ask for that one, or for none")
+      guard openPorts > 0 else {
+        throw NetmapError(.EAGAIN, "\(name) is letting go of memory region \(own.id), which it was open in until now; try again")
       }
-      throw NetmapError(.EBUSY, "\(name) has not let go of memory region \(own.id) yet; try again")
+      throw NetmapError(.EINVAL, "\(name) is open in memory region \(own.id); ask for that one, or for none")
     }
     let holder = try region.enter()
     if self.region == nil { self.region = region }

@@ -13,12 +13,22 @@ final class TestAdapter: NetmapAdapter, @unchecked Sendable {
   var active: Set<RingID> = []
   var idled = 0
   var refuses = false
+  /// How often a registration meets a teardown.
+  var teardowns = 0
+  var offsets = false
+  var supportsOffsets: Bool { offsets }
 
   init(_ name: String) throws(NetmapError) {
     self.name = name
     krings = try PortKrings()
   }
   func slots(_ direction: RingDirection, host: Bool) -> Int { 64 }
+  func admit(_ selection: RingSelection) throws(NetmapError) {
+    if teardowns > 0 {
+      teardowns -= 1
+      throw NetmapError(.EAGAIN, "not yet")
+    }
+  }
   func activate(_ rings: [PortRing]) throws(NetmapError) {
     if refuses { throw NetmapError(.EIO, "refused") }
     for ring in rings { active.insert(ring.id) }
@@ -51,9 +61,9 @@ struct NetmapTestSystem {
   let system: NetmapSystem
   let provider = TestProvider()
 
-  init(buffers: Int = 4096) throws {
+  init(buffers: Int = 4096, isManual: Bool = true) throws {
     var configuration = NetisrConfiguration()
-    configuration.isManual = true
+    configuration.isManual = isManual
     netisr = try Netisr(configuration)
     var options = NetmapMemoryOptions()
     options.sizes = PoolSizes(

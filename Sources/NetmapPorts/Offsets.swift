@@ -1,0 +1,58 @@
+// Option OFFSETS: frames that start somewhere in their buffers, as the slot's `ptr` says.
+//
+//   buffer  |<── offset ──>|── frame, len bytes ──|<── gap ──>|
+//
+// Who registers first decides for a ring, and a ring that is shared keeps what it has: later programs get the larger
+// largest offset, or EBUSY when theirs does not fit.
+
+internal import NetmapAPI
+internal import NetmapCore
+
+extension PortKrings {
+  /// Sets a program's wish for the rings that it just took. On worker 0.
+  /// - Returns: what it got.
+  /// - Throws: EOPNOTSUPP for a port without offsets, EINVAL for numbers that cannot be, EBUSY when a ring has others.
+  func setOffsets(_ wanted: OffsetsOption, _ open: OpenRings, _ adapter: any NetmapAdapter) throws(NetmapError) -> OffsetsOption {
+    let name = adapter.name
+    guard adapter.supportsOffsets else { throw NetmapError(.EOPNOTSUPP, "\(name): frames of this port cannot start at offsets.") }
+    let mask = try wanted.mask(name, bufferSize: open.region.allocator.bufferSize)
+    var answer = wanted
+    // All of them first: a ring that refuses leaves the others as they were.
+    for ring in open.rings where ring.kring.offsetMask != 0 {
+      let kring = ring.kring
+      guard kring.offsetMask & mask == mask, UInt64(kring.largestOffset) >= wanted.largest else {
+        throw NetmapError(.EBUSY, "\(name): \(ring.id) is in use with offsets up to \(kring.largestOffset).")
+      }
+      answer.largest = max(answer.largest, UInt64(kring.largestOffset))
+    }
+    for ring in open.rings {
+      let kring = ring.kring
+      if kring.offsetMask == 0 {
+        kring.setOffsets(mask: mask, largest: Int(wanted.largest), gap: Int(clamping: wanted.smallestGap))
+      }
+      guard wanted.initial != 0, users(of: ring.id) == 1 else { continue }
+      for i in 0..<kring.count {
+        var slot = kring.ring.slot(i)
+        slot.pointer = slot.pointer & ~kring.offsetMask | wanted.initial
+        kring.ring.setSlot(i, slot)
+      }
+    }
+    return answer
+  }
+}
+
+extension OffsetsOption {
+  /// The bits of `ptr`; EINVAL for numbers that do not fit each other, or a buffer.
+  func mask(_ name: String, bufferSize: Int) throws(NetmapError) -> UInt64 {
+    guard bits <= 64 else { throw NetmapError(.EINVAL, "\(name): an offset has at most 64 bits; \(bits) were asked for.") }
+    let mask = bits == 0 || bits == 64 ? UInt64.max : (1 << UInt64(bits)) - 1
+    guard largest <= UInt64(bufferSize) else {
+      throw NetmapError(.EINVAL, "\(name): an offset of \(largest) lies beyond the buffer's \(bufferSize) bytes.")
+    }
+    guard largest & mask == largest else { throw NetmapError(.EINVAL, "\(name): an offset of \(largest) does not fit \(bits) bits.") }
+    guard initial <= largest else {
+      throw NetmapError(.EINVAL, "\(name): the initial offset of \(initial) is larger than the largest one, \(largest).")
+    }
+    return mask
+  }
+}
