@@ -128,6 +128,13 @@ let package = Package(
     module(
       "Models", ["CRingway", "Platform", "DeviceIO", "Wire", "PCI", "DMAMemory", "ModelKit", system], in: "Drivers"),
     module("ModelServer", ["CRingway", "Platform", "ModelKit", system], in: "Drivers"),
+    // netmap for programs in other processes.
+    module(
+      "NetmapServer",
+      [
+        "CRingway", "Platform", "DeviceIO", "DMAMemory", "NetmapAPI", "NetmapCore", "NetmapPorts", "Netisr", "Packet", "Control", "ControlClient",
+        system,
+      ]),
     module("Capture", ["CPcap", "CRingway", "Platform", "Packet", system]),
     // Floor 8
     module(
@@ -219,6 +226,11 @@ let package = Package(
     tests(
       "NetmapPorts",
       ["CRingway", "NetmapAPI", "NetmapCore", "Netisr", "DMAMemory", "Packet", "DeviceIO", "Platform"]),
+    tests(
+      "NetmapServer",
+      [
+        "CRingway", "NetmapAPI", "NetmapCore", "NetmapPorts", "Netisr", "Control", "DMAMemory", "Packet", "DeviceIO", "Platform",
+      ]),
     tests("Clones", ["Ether", "Ifnet", "Routes", "Netisr", "Packet", "DMAMemory", "Wire", "DeviceIO", "Platform", "CRingway", system]),
     tests(
       "Attach",

@@ -1,0 +1,82 @@
+// Requests and their answers.
+
+internal import CRingway
+internal import NetmapAPI
+internal import NetmapCore
+internal import Platform
+
+/// What goes back to a program.
+struct Answer: ~Copyable {
+  var payload: [UInt8] = []
+  /// Borrowed for the length of the sending.
+  var descriptors: [Int32] = []
+  /// Closed after it.
+  var owned: OwnedDescriptor?
+  var error: NetmapError?
+}
+
+extension NetmapServer {
+  /// Handles one request, and answers on the socket that came with it.
+  func serve(_ packet: consuming IncomingPacket, _ connection: Connection) {
+    count { $0.requests += 1 }
+    let answer = self.answer(packet, connection)
+    let bytes = NetmapReplyHead.packet(
+      errno: answer.error?.code.rawValue ?? 0, payload: answer.payload, text: answer.error?.problem ?? "",
+      descriptors: answer.descriptors.count)
+    // A program that does not take its answer goes without.
+    let sent = unsafe bytes.withUnsafeBytes { buffer in
+      unsafe answer.descriptors.withUnsafeBufferPointer { list in
+        // SAFETY: the kernel reads the arrays' own elements.
+        unsafe rw_answer_packet(packet.answer.raw, buffer.baseAddress!, buffer.count, list.baseAddress, UInt32(list.count))
+      }
+    }
+    if sent < 0 { count { $0.refused += 1 } }
+  }
+
+  private func answer(_ packet: borrowing IncomingPacket, _ connection: Connection) -> Answer {
+    do throws(NetmapError) {
+      if packet.isCut { throw NetmapError(.EMSGSIZE, "A request has at most \(NetmapMessageLimit.bytes) bytes.") }
+      let (head, payload) = try NetmapRequestHead.read(packet: packet.bytes)
+      switch head.kind {
+      case .ioctl: return request(head, payload, packet, connection)
+      case .attach: return try attach(connection)
+      case .query:
+        var answer = Answer()
+        answer.payload = try options.query(try PortQuery(decoding: payload).name).encoded()
+        return answer
+      }
+    } catch {
+      var answer = Answer()
+      answer.error = error
+      return answer
+    }
+  }
+
+  private func request(
+    _ head: NetmapRequestHead, _ payload: [UInt8], _ packet: borrowing IncomingPacket, _ connection: Connection
+  ) -> Answer {
+    var answer = Answer()
+    answer.payload = payload
+    let before = connection.descriptor.port != nil
+    do { try connection.descriptor.ioctl(head.number, &answer.payload) } catch { answer.error = error }
+    if !before, let port = connection.descriptor.port {
+      state.withLock { state in
+        state.past.sessions += 1
+        state.clients[connection.token]?.port = port
+      }
+    }
+    return answer
+  }
+
+  private func attach(_ connection: Connection) throws(NetmapError) -> Answer {
+    let session = try connection.attach(placement)
+    state.withLock { $0.clients[connection.token]?.session = session }
+    let region: OwnedDescriptor
+    do { region = try session.port.region.allocator.exportDescriptor() } catch { throw NetmapError(.ENOMEM, "\(error)") }
+    var answer = Answer()
+    answer.payload = session.attachReply(mode: UInt16(truncatingIfNeeded: connection.descriptor.mode)).encoded()
+    answer.descriptors = [region.raw, session.page.descriptor] + session.parts.map { $0.doorbell.descriptor }
+    answer.owned = consume region
+    return answer
+  }
+}
