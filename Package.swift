@@ -182,7 +182,7 @@ let package = Package(
       dependencies: [
         "CFuzz", "CRingway", "Platform", "DeviceIO", "Wire", "PCI", "DMAMemory", "NetmapCore", "Packet", "DriverKit",
         "ModelKit", "Models", "ModelServer", "E1000e", "Ixgbe", "VirtioNet", "Netisr", "Routes", "Ifnet", "Ether", "Inet", "Inet6",
-        "Control",
+        "Control", "NetmapAPI", "NetmapPorts", "Attach",
       ], path: "Tests/Fuzz/Targets", swiftSettings: settings),
     .executableTarget(
       name: "ringway-fuzz", dependencies: ["FuzzTargets", "CFuzz"], path: "Tests/Fuzz/Program", swiftSettings: settings),

@@ -21,6 +21,8 @@ public enum FuzzTarget: String, CaseIterable, Sendable {
   case stack
   /// The control socket's bytes.
   case control
+  /// netmap's requests and messages as bytes.
+  case netmapRequests = "netmap-requests"
 
   /// Runs one input.
   /// - Returns: what did not hold; empty when all did.
@@ -31,6 +33,7 @@ public enum FuzzTarget: String, CaseIterable, Sendable {
     case .server: return ServerRun.run(&input)
     case .stack: return StackRun.run(&input)
     case .control: return ControlReads.run(&input)
+    case .netmapRequests: return NetmapRequests.run(&input)
     }
   }
 }

@@ -99,12 +99,18 @@ static void reopened_ring_is_fresh(void) {
 }
 
 static void null_port(void) {
-	struct port port;
-	open_port(&port, named("n%s%d", tag(), (int)getpid() % 10000), ABI_NULL, 0);
+	/* For its memory alone: of which region, it has to say. */
+	struct port port = {.fd = device()};
+	const char *name = named("n%s%d", tag(), (int)getpid() % 10000);
+	CHECK_EQ(try_register(&port, name, ABI_NULL, 0), EINVAL);
+	CHECK_OK(close(port.fd));
+	port.reg = (struct abi_register){.mode = ABI_NULL, .mem_id = 1};
+	open_with(&port, name, NULL);
 	CHECK(port.size > 0);
 	CHECK_OK(txsync(&port));
 	CHECK_OK(rxsync(&port));
-	for (unsigned i = 0; i < 4 && i < port.nif->tx_rings; i++) CHECK(!tx_ring(&port, i));
+	for (unsigned i = 0; i < port.nif->tx_rings; i++) CHECK(!tx_ring(&port, i));
+	for (unsigned i = 0; i < port.nif->rx_rings; i++) CHECK(!rx_ring(&port, i));
 }
 
 const struct abi_case layout_cases[] = {

@@ -77,6 +77,7 @@ static bool take(struct port *port) {
 	memset(port, 0, sizeof *port);
 	port->fd = device();
 	port->reg = (struct abi_register){.mode = mode, .flags = flags | (below(6) ? 0 : ABI_EXCLUSIVE), .extra_bufs = below(4) ? 0 : below(100)};
+	if (mode == ABI_NULL) port->reg.mem_id = 1;
 	if (request(port->fd, ABI_REGISTER, name, &port->reg) != 0) {
 		static const int expected[] = {EBUSY, EINVAL, ENOMEM, ENXIO};
 		bool fine = false;
