@@ -140,7 +140,7 @@ let package = Package(
     module(
       "Ringway",
       [
-        "CRingway", "Platform", "DeviceIO", "Wire", "PCI", "DMAMemory", "VFIO", "NetmapAPI", "NetmapCore", "NetmapPorts", "Packet", "DriverKit",
+        "CRingway", "Platform", "DeviceIO", "Wire", "PCI", "DMAMemory", "VFIO", "NetmapAPI", "NetmapCore", "NetmapPorts", "NetmapServer", "Packet", "DriverKit",
         "E1000e", "Igb", "Ixgbe", "VirtioNet", "Capture", "Control", "ControlClient", "Netisr", "Routes", "Ifnet", "Ether", "Inet", "Inet6",
         "Clones", "Attach", system, .product(name: "Logging", package: "swift-log"),
       ]),
@@ -154,7 +154,7 @@ let package = Package(
     .executableTarget(
       name: "ringwayd",
       dependencies: [
-        "Ringway", "Control", "ControlClient", "Netisr", "Ifnet", "Wire", "DriverKit", "Platform", "CRingway", arguments, system,
+        "Ringway", "Control", "ControlClient", "NetmapServer", "Netisr", "Ifnet", "Wire", "DriverKit", "Platform", "CRingway", arguments, system,
         .product(name: "Logging", package: "swift-log"),
         .product(name: "TOMLKit", package: "TOMLKit"),
       ], path: "Sources/ringwayd", swiftSettings: settings),
@@ -265,7 +265,7 @@ let package = Package(
     .testTarget(
       name: "DaemonTests",
       dependencies: [
-        "ringwayd", "Ringway", "Control", "ControlClient", "Platform", "CRingway", .product(name: "Logging", package: "swift-log"),
+        "ringwayd", "Ringway", "Control", "ControlClient", "NetmapAPI", "NetmapServer", "Platform", "CRingway", .product(name: "Logging", package: "swift-log"),
       ], path: "Tests/Daemon", swiftSettings: settings),
     .testTarget(
       name: "CommandLineTests",

@@ -21,7 +21,10 @@ final class Connection {
   let token: UInt64
   let peer: NetmapPeer
   let socket: SessionSocket
-  let descriptor: ProgramDescriptor
+  let descriptor: NetmapDescriptor
+  var isRegistered = false
+  /// `nr_mode` of the registration.
+  var mode: UInt32 = 0
   /// When somebody has attached.
   private(set) var session: Session?
 
@@ -29,7 +32,7 @@ final class Connection {
     self.socket = socket
     self.token = token
     self.peer = peer
-    descriptor = ProgramDescriptor(system)
+    descriptor = NetmapDescriptor(system)
   }
 
   enum Received: ~Copyable {
@@ -72,8 +75,12 @@ final class Connection {
     guard let port = descriptor.port else { throw NetmapError(.ENXIO, "Nothing is registered on this descriptor.") }
     let made = try Session(port, socket, placement)
     session = made
+    showFlags()
     return made
   }
+
+  /// With control blocks the library refuses plain syncs.
+  func showFlags() { session?.showFlags(descriptor.controlBlocks == nil ? 0 : SyncPage.csbEnabled) }
 
   /// Everything goes back: workers let go, then the port closes.
   func end() {

@@ -55,17 +55,32 @@ extension NetmapServer {
   private func request(
     _ head: NetmapRequestHead, _ payload: [UInt8], _ packet: borrowing IncomingPacket, _ connection: Connection
   ) -> Answer {
+    let reply = connection.descriptor.ioctl(head.number, payload)
     var answer = Answer()
-    answer.payload = payload
-    let before = connection.descriptor.port != nil
-    do { try connection.descriptor.ioctl(head.number, &answer.payload) } catch { answer.error = error }
-    if !before, let port = connection.descriptor.port {
-      state.withLock { state in
-        state.past.sessions += 1
-        state.clients[connection.token]?.port = port
-      }
-    }
+    answer.payload = reply.payload
+    if reply.errno != 0 { answer.error = NetmapError(NetmapError.Code(rawValue: reply.errno) ?? .EIO, reply.problem) }
+    noteRegistration(head.number, payload, connection)
+    connection.showFlags()
     return answer
+  }
+
+  /// What is told of a descriptor from its registration on.
+  private func noteRegistration(_ number: UInt64, _ payload: [UInt8], _ connection: Connection) {
+    guard !connection.isRegistered, let port = connection.descriptor.port else { return }
+    connection.isRegistered = true
+    connection.mode = Self.mode(number, payload)
+    state.withLock { state in
+      state.past.sessions += 1
+      state.clients[connection.token]?.port = port
+    }
+  }
+
+  /// `nr_mode` of a registration that was accepted.
+  private static func mode(_ number: UInt64, _ payload: [UInt8]) -> UInt32 {
+    do throws(NetmapError) {
+      let flat = number == NetmapIoctl.control ? try FlatRequest(decoding: payload) : try LegacyRequest(decoding: payload).registration()
+      return try RegisterRequest(decoding: flat.body).mode
+    } catch { return 0 }
   }
 
   private func attach(_ connection: Connection) throws(NetmapError) -> Answer {
@@ -74,7 +89,7 @@ extension NetmapServer {
     let region: OwnedDescriptor
     do { region = try session.port.region.allocator.exportDescriptor() } catch { throw NetmapError(.ENOMEM, "\(error)") }
     var answer = Answer()
-    answer.payload = session.attachReply(mode: UInt16(truncatingIfNeeded: connection.descriptor.mode)).encoded()
+    answer.payload = session.attachReply(mode: UInt16(truncatingIfNeeded: connection.mode)).encoded()
     answer.descriptors = [region.raw, session.page.descriptor] + session.parts.map { $0.doorbell.descriptor }
     answer.owned = consume region
     return answer

@@ -98,6 +98,8 @@ final class Session: Sendable {
   var syncs: UInt64 { parts.reduce(0) { $0 &+ $1.syncs } }
   var doorbells: UInt64 { parts.reduce(0) { $0 &+ $1.rings } }
 
+  func showFlags(_ flags: UInt32) { page.store(SyncPage.flagsOffset, flags) }
+
   /// Syncs fail from now on; whoever waits learns it.
   func markGone() {
     page.store(SyncPage.stateOffset, SyncPage.gone)

@@ -12,12 +12,13 @@ extension ControlContext {
 }
 
 extension Stack {
-  /// Answers every call about interfaces, routes, neighbours, netisr, controls, statistics and captures.
+  /// Answers every call about interfaces, routes, neighbours, netisr, controls, statistics, captures and netmap.
   public func serve(on server: ControlServer) {
     serveInterfaces(server)
     serveRoutes(server)
     serveStatistics(server)
     serveCaptures(server)
+    serveNetmap(server)
     publishEvents(to: server)
   }
 

@@ -9,7 +9,8 @@
 // The daemon makes one and serves it over the control socket; a program may make one of its own.
 //
 // Invariants
-// - Made in the order of the floors, taken down in the opposite one: clones, cards, protocols, workers, memory.
+// - Made in the order of the floors, taken down in the opposite one: netmap programs, clones, cards, protocols, workers,
+//   memory.
 // - A stack that is stopped leaves no buffer behind; what the allocator misses is in the report of `stop`.
 
 public import Attach
@@ -24,6 +25,7 @@ public import Inet
 public import Inet6
 public import Netisr
 public import NetmapPorts
+internal import NetmapServer
 internal import Packet
 public import Platform
 public import Routes
@@ -77,6 +79,7 @@ public final class Stack: @unchecked Sendable {
     var isStopped = false
     var cards: [AttachedCard] = []
     var refuseCreation: (@Sendable (String) -> ControlError?)?
+    var netmapServer: NetmapServer?
   }
   let state = Mutex(State())
 
@@ -143,6 +146,7 @@ public final class Stack: @unchecked Sendable {
       return !state.isStopped
     }
     guard isFirst else { return [] }
+    stopNetmap()
     takeDownInterfaces()
     inet6.stop()
     netisr.stop()

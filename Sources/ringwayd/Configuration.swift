@@ -10,6 +10,7 @@ struct Configuration: Codable, Equatable {
   var netisr = NetisrSection()
   var memory = MemorySection()
   var control = ControlSection()
+  var netmap = NetmapSection()
   var daemon = DaemonSection()
   var log = LogSection()
   var forwarding = ForwardingSection()
@@ -58,6 +59,39 @@ struct ControlSection: Codable, Equatable {
   /// Whose members may change things.
   var group: String?
   var clients = 64
+}
+
+/// netmap for other processes.
+struct NetmapSection: Codable, Equatable {
+  var enabled = true
+  /// nil: `netmap.sock` beside the control socket.
+  var socket: String?
+  /// Of the socket's file.
+  var mode: UInt32 = 0o660
+  /// Whose it is; nil: the control socket's.
+  var group: String?
+  /// Descriptors that may be open at a time, and of one user other than root.
+  var clients = 1024
+  var clientsPerUser = 512
+  /// The region that programs share: objects of each pool, and bytes of each object.
+  var interfaces = 64
+  var rings = 128
+  var ringSize = 36864
+  var buffers = 16384
+  var bufferSize = 2048
+  /// Private regions: the least that each has, how many there may be, and their bytes together.
+  var privateInterfaces = 8
+  var privateRings = 16
+  var privateBuffers = 4098
+  var regions = 256
+  var regionBytes = 4 << 30
+  /// Microseconds that a worker looks for a program's next sync before it sleeps.
+  var spin = 20
+
+  /// Where programs connect.
+  func path(beside control: String) -> String {
+    socket ?? control.prefix { $0 == "/" } + control.split(separator: "/").dropLast().map { $0 + "/" }.joined() + "netmap.sock"
+  }
 }
 
 struct DaemonSection: Codable, Equatable {
@@ -167,6 +201,25 @@ extension Configuration {
     # mode = "0660"
     # group = "ringway"        # whose members may change things
     # clients = 64
+
+    [netmap]
+    # enabled = true           # netmap ports for other processes
+    # socket = "/run/ringway/netmap.sock" # beside the control socket
+    # mode = "0660"
+    # group = "ringway"        # who may use netmap; without it control.group
+    # clients = 1024           # open descriptors
+    # clients-per-user = 512   # of one user other than root
+    # buffers = 16384          # of the region that programs share
+    # buffer-size = 2048
+    # rings = 128
+    # ring-size = "36K"        # 256 bytes and 16 a slot
+    # interfaces = 64
+    # private-buffers = 4098   # the least that a private region has
+    # private-rings = 16
+    # private-interfaces = 8
+    # regions = 256            # private regions
+    # region-bytes = "4G"      # of all private regions
+    # spin = 20                # microseconds of looking for a program's next sync before a worker sleeps
 
     [daemon]
     # user = "ringway"         # who it becomes when everything is open

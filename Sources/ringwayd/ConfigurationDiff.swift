@@ -50,12 +50,22 @@ struct ConfigurationDiff: Equatable {
     for route in new.routes where routes[route.prefix] != route { steps.append(.addRoute(route)) }
     forwarding("net.inet.ip.forwarding", old.forwarding.inet, new.forwarding.inet)
     forwarding("net.inet6.ip6.forwarding", old.forwarding.inet6, new.forwarding.inet6)
+    if new.netmap.enabled, old.netmap.enabled, old.netmap.spin != new.netmap.spin {
+      steps.append(.sysctl(name: "netmap.spin_us", value: String(new.netmap.spin)))
+    }
     for (name, value) in new.sysctl.sorted(by: { $0.key < $1.key }) where old.sysctl[name] != value {
       steps.append(.sysctl(name: name, value: value))
     }
     for name in old.sysctl.keys.sorted() where new.sysctl[name] == nil {
       warnings.append("sysctl.\(name) is gone from the file: the control keeps its value until it is set or the daemon starts anew.")
     }
+  }
+
+  /// What of [netmap] stays as it was at the start: all but the time of looking.
+  private static func settled(_ section: NetmapSection) -> NetmapSection {
+    var section = section
+    section.spin = 0
+    return section
   }
 
   private static func byKey<T>(_ list: [T], _ key: KeyPath<T, String>) -> [String: T] {
@@ -66,6 +76,7 @@ struct ConfigurationDiff: Equatable {
   private mutating func settled(_ old: Configuration, _ new: Configuration) {
     let tables = [
       ("netisr", old.netisr == new.netisr), ("memory", old.memory == new.memory), ("control", old.control == new.control),
+      ("netmap", Self.settled(old.netmap) == Self.settled(new.netmap)),
       ("daemon", old.daemon == new.daemon),
     ]
     for (name, same) in tables where !same { warnings.append("[\(name)] changes when the daemon starts anew.") }

@@ -48,6 +48,7 @@ enum ConfigurationFile {
     if let table = top.table("netisr") { made.netisr = netisr(table) }
     if let table = top.table("memory") { made.memory = memory(table) }
     if let table = top.table("control") { made.control = control(table) }
+    if let table = top.table("netmap") { made.netmap = netmap(table) }
     if let table = top.table("daemon") { made.daemon = daemon(table) }
     if let table = top.table("log") {
       made.log.level = table.string("level", oneOf: DaemonLog.levels) ?? made.log.level
@@ -98,15 +99,8 @@ enum ConfigurationFile {
 
   private static func control(_ table: ConfigurationTable) -> ControlSection {
     var section = ControlSection()
-    section.socket = table.string("socket") ?? section.socket
-    if !section.socket.hasPrefix("/") || section.socket.utf8.count > 107 {
-      table.report.add(table.full("socket"), "an absolute path of at most 107 bytes was expected")
-    }
-    if let text = table.string("mode") {
-      if let mode = UInt32(text, radix: 8), mode <= 0o777 { section.mode = mode } else {
-        table.report.add(table.full("mode"), "an octal mode such as \"0660\" was expected")
-      }
-    }
+    section.socket = path(table, "socket") ?? section.socket
+    section.mode = mode(table, "mode") ?? section.mode
     section.group = table.string("group")
     section.clients = table.int("clients", 1...4096) ?? section.clients
     table.finish()

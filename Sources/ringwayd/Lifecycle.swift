@@ -3,6 +3,7 @@
 import CRingway
 import Control
 import Logging
+import NetmapServer
 import Netisr
 import Platform
 import Ringway
@@ -71,6 +72,7 @@ final class Lifecycle: @unchecked Sendable {
     try attach(opened, stack)
     let names = shared.withLock { $0.names }
     try apply(ConfigurationDiff(from: Configuration.nothing(like: wanted), to: wanted, names: names), stack)
+    let netmap = try makeNetmapServer(wanted, stack)
     stack.serve(on: server)
     serve(server, stack, heartbeats)
     if let user {
@@ -83,10 +85,13 @@ final class Lifecycle: @unchecked Sendable {
       }
     }
     try Privileges.gainNothing()
-    do { try server.start() } catch { throw DaemonFailure(error) }
+    do {
+      try netmap?.start()
+      try server.start()
+    } catch { throw DaemonFailure(error) }
     shared.withLock { $0.state = "running" }
     manager.ready()
-    log.info("version \(Daemon.version): \(stack.netisr.workers.count) workers, \(stack.interfaces.interfaces.count) interfaces, socket \(wanted.control.socket)")
+    log.info("version \(Daemon.version): \(stack.netisr.workers.count) workers, \(stack.interfaces.interfaces.count) interfaces, socket \(wanted.control.socket)\(netmap.map { ", netmap \($0.options.path ?? "")" } ?? "")")
   }
 
   private enum Phase { case startWorkers }
@@ -102,13 +107,30 @@ final class Lifecycle: @unchecked Sendable {
     options.version = Daemon.version
     let log = self.log
     options.log = { log.notice("\($0)") }
-    if let name = wanted.control.group {
-      guard let group = Accounts.group(name) else {
-        throw DaemonFailure(.configuration, "there is no group \"\(name)\" (control.group).", hint: "Make it: groupadd --system \(name)")
-      }
-      options.group = group
-    }
+    options.group = try Self.group(wanted.control.group, "control.group")
     do { return try ControlServer(options) } catch { throw DaemonFailure(.failure, "\(error)", hint: nil) }
+  }
+
+  private static func group(_ name: String?, _ key: String) throws(DaemonFailure) -> UInt32? {
+    guard let name else { return nil }
+    guard let group = Accounts.group(name) else {
+      throw DaemonFailure(.configuration, "there is no group \"\(name)\" (\(key)).", hint: "Make it: groupadd --system \(name)")
+    }
+    return group
+  }
+
+  /// netmap's socket: made while the daemon may still give it to a group; nobody is answered yet.
+  private func makeNetmapServer(_ wanted: Configuration, _ stack: Stack) throws(DaemonFailure) -> NetmapServer? {
+    guard wanted.netmap.enabled else { return nil }
+    let group = try Self.group(wanted.netmap.group ?? wanted.control.group, wanted.netmap.group == nil ? "control.group" : "netmap.group")
+    var options = wanted.netmapServerOptions(group: group)
+    let log = self.log
+    options.log = { log.notice("\($0)") }
+    do {
+      let server = try stack.makeNetmapServer(options)
+      try server.listen()
+      return server
+    } catch { throw DaemonFailure(error) }
   }
 
   private func makeStack(_ wanted: Configuration, _ opened: [OpenedCard]) throws(DaemonFailure) -> Stack {
@@ -210,6 +232,8 @@ final class Lifecycle: @unchecked Sendable {
     } catch { throw DaemonFailure(.failure, "\(error)", hint: nil) }
     server?.stop()
     if let stack {
+      // Programs first: what they still hold in rings is not waited for.
+      stack.stopNetmap()
       let left = stack.drain(within: UInt64(shared.withLock { $0.configuration.daemon.drain } * 1e9))
       if left > 0 { log.warning("\(left) packets were still queued after the time for draining") }
       for line in stack.stop() { log.error("\(line)") }

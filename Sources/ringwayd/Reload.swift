@@ -8,7 +8,8 @@ extension Configuration {
   /// A daemon with these settled tables and nothing else: what a start begins from.
   static func nothing(like wanted: Configuration) -> Configuration {
     var made = Configuration()
-    (made.netisr, made.memory, made.control, made.daemon, made.log) = (wanted.netisr, wanted.memory, wanted.control, wanted.daemon, wanted.log)
+    (made.netisr, made.memory, made.control, made.netmap) = (wanted.netisr, wanted.memory, wanted.control, wanted.netmap)
+    (made.daemon, made.log) = (wanted.daemon, wanted.log)
     // The cards are open already; their interfaces are as they came.
     made.cards = wanted.cards.map { card in
       var card = card
@@ -76,6 +77,8 @@ extension Lifecycle {
       // What needs a new start is still what it was.
       var running = wanted
       (running.netisr, running.memory, running.control, running.daemon) = (old.netisr, old.memory, old.control, old.daemon)
+      running.netmap = old.netmap
+      running.netmap.spin = wanted.netmap.spin
       shared.configuration = running
     }
     for warning in reply.warnings { log.warning("\(warning)") }

@@ -136,7 +136,8 @@ func problems(_ text: String) -> [ConfigurationProblem] {
     arguments: [
       "[netisr]\nworkers = \"two\"", "[netisr]\nworkers = 1000", "[netisr]\ncpus = \"x\"", "[netisr]\ndispatch = \"directly\"",
       "[memory]\npage-size = \"2X\"", "[memory]\nbuffer-size = 1000", "[memory]\nhuge = 1", "[control]\nsocket = \"relative\"",
-      "[control]\nmode = \"0999\"", "[daemon]\ngroup = \"g\"", "[daemon]\ndrain = -1", "[log]\nlevel = \"loud\"",
+      "[control]\nmode = \"0999\"", "[netmap]\nsocket = \"netmap\"", "[netmap]\nmode = \"rw\"",
+      "[netmap]\nbuffer-size = 100", "[netmap]\nring-size = 64", "[netmap]\nclients = 0", "[netmap]\nbuffers = 10", "[netmap]\nspin = -1", "[daemon]\ngroup = \"g\"", "[daemon]\ndrain = -1", "[log]\nlevel = \"loud\"",
       "[[card]]\nname = \"em0\"", "[[card]]\ndevice = \"a\"\naddresses = [\"300.1.1.1/24\"]", "[[card]]\ndevice = \"a\"\nmtu = 71",
       "[[card]]\ndevice = \"a\"\nring-size = 100", "[[card]]\ndevice = \"a\"\nether = \"01:00:00:00:00:00\"", "card = 1", "[card]\ndevice = \"a\"",
       "[[card]]\ndevice = \"a\"\n[[card]]\ndevice = \"a\"", "[[interface]]\nname = \"foo0\"", "[[interface]]\nname = \"tap\"",

@@ -10,7 +10,7 @@ import Testing
 @testable import ringwayd
 
 /// A daemon under test, with a directory of its own; both are gone at the end.
-private final class Running {
+final class Running {
   /// Beside the test bundle, when it was built.
   static let program: String = {
     let own = (try? Files.linkTarget("/proc/self/exe")) ?? ""
