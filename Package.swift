@@ -167,7 +167,7 @@ let package = Package(
       name: "forward-count",
       dependencies: [
         "CRingway", "DeviceIO", "PCI", "DMAMemory", "NetmapCore", "Packet", "DriverKit", "ModelKit", "Models", "E1000e",
-        "IntelRings", "Igb", "Ixgbe", "VirtioNet",
+        "IntelRings", "Igb", "Ixgbe", "VirtioNet", "NetmapAPI", "NetmapPorts", "Netisr", "Ifnet", "Attach",
       ], path: "Tests/Callgrind", swiftSettings: settings),
     // Measures the stack, and others beside it (tools/bench).
     .executableTarget(

@@ -72,7 +72,8 @@ public final class NetmapCard: NetmapAdapter, @unchecked Sendable {
     hosts = (0..<Self.mostHostRings).map { _ in HostRing() }
     krings = try PortKrings()
     self.queues = (0..<queues).map { NetmapQueue(card: self, index: $0) }
-    krings.onRelease = { [weak self] _ in self?.unmap() }
+    // Not weak: an object that has had a weak reference pays for it at every retain.
+    krings.onRelease = { [unowned self] _ in unmap() }
   }
 
   private let lastName: String

@@ -59,8 +59,7 @@ extension NetmapCard {
   public func idle() {
     setHostRings(transmit: 1, receive: 1)
     guard let region = krings.region, region.kind != .global, recall == nil else { return }
-    recall = netisr.worker(0).schedule(after: Self.patience) { [weak self] in
-      guard let self else { return }
+    recall = netisr.worker(0).schedule(after: Self.patience) { [self] in
       recall = nil
       if !isGone, krings.openPorts == 0, let region = krings.region, region.kind != .global { bringHome() }
     }
@@ -76,7 +75,7 @@ extension NetmapCard {
   /// From a queue's owner: sides of programs that have gone have no buffer with the card any more.
   func finished(_ sides: Int) {
     homecomings.wrappingAdd(sides, ordering: .acquiringAndReleasing)
-    netisr.worker(0).post { [weak self] in self?.absorb() }
+    netisr.worker(0).post { [self] in absorb() }
   }
 
   /// Tells the rings of what has come home. On worker 0.

@@ -17,7 +17,9 @@ internal import Synchronization
 
 /// One queue's tenant. Everything here runs on the queue's owner.
 final class NetmapQueue: QueueTenant, @unchecked Sendable {
-  private unowned let card: NetmapCard
+  private unowned(unsafe) let owner: NetmapCard
+  // SAFETY: the card holds its queues, and takes them out of the host's hands before it goes.
+  private var card: NetmapCard { unsafe owner }
   let index: Int
   /// Present from the first install until its last buffer is home.
   private(set) var receive: NetmapReceive?
@@ -33,7 +35,7 @@ final class NetmapQueue: QueueTenant, @unchecked Sendable {
   private var retry: WorkerToken?
 
   init(card: NetmapCard, index: Int) {
-    self.card = card
+    unsafe owner = card
     self.index = index
   }
 
@@ -268,8 +270,10 @@ final class NetmapQueue: QueueTenant, @unchecked Sendable {
     let token = WorkerToken()
     retry = token
     let worker = card.workers[index]
-    worker.schedule(after: 200_000) { [weak self] in
-      guard let self, !token.isCancelled else { return }
+    // The card is held too: this may be the last to know of either.
+    worker.schedule(after: 200_000) { [self, card] in
+      defer { withExtendedLifetime(card) {} }
+      guard !token.isCancelled else { return }
       token.cancel()
       spins = 0
       _ = poll(budget: NetmapReceive.batchSize)

@@ -31,7 +31,7 @@ internal import Packet
   private let iova: UInt64
   private let stride: Int
 
-  static let batchSize = 64
+  static let batchSize = 256
   /// Most slots of a frame (netmap's limit).
   static let mostFragments = 64
 
@@ -88,6 +88,7 @@ internal import Packet
     let state = unsafe sink.state
     let top = unsafe state.pointee.top
     guard top > 0 else { return false }
+    if let kring, collectInOrder(kring, top) { return true }
     var k = 0
     while k < top {
       // SAFETY: only this side's records have this pool.
@@ -108,11 +109,32 @@ internal import Packet
     return true
   }
 
+  /// The common case: the card has sent the slots behind `hwtail`, in order, and none before was left out.
+  /// - Returns: false, with nothing changed, in any other.
+  private func collectInOrder(_ kring: Kring, _ top: Int) -> Bool {
+    let stack = unsafe sink.state.pointee.stack, last = kring.count &- 1, records = unsafe self.records
+    var tail = kring.hwtail, k = 0
+    while k < top {
+      tail = tail == last ? 0 : tail &+ 1
+      guard unsafe stack[k] == records + Int(tail) else { return false }
+      k &+= 1
+    }
+    // What was skipped behind them goes the careful way.
+    let behind = tail == last ? 0 : tail &+ 1
+    if behind != kring.hwcur, unsafe done[Int(behind)] != 0 { return false }
+    unsafe sink.state.pointee.top = 0
+    inFlight &-= top
+    kring.hwtail = tail
+    return true
+  }
+
   /// Sends `hwcur ..< rhead`, as much as the card takes. Frames whose last slot has not been handed
   /// over wait for it.
   func post(_ driver: any NetDriver) {
     guard let kring else { return }
     while kring.hwcur != kring.rhead {
+      guard postPlain(kring, driver) else { return }
+      if kring.hwcur == kring.rhead { return }
       let built = build(kring)
       if !batch.isEmpty {
         _ = driver.send(queue: queue, &batch)
@@ -122,6 +144,58 @@ internal import Packet
       if let bad = built.bad { return give(up: bad, kring) }
       guard built.frames > 0 || built.skipped > 0 else { return }
     }
+  }
+
+  /// Sends frames of one slot each, the common case, until one is different or the card is full.
+  /// - Returns: false when the card took no more.
+  private func postPlain(_ kring: Kring, _ driver: any NetDriver) -> Bool {
+    while true {
+      let (count, bytes) = buildPlain(kring)
+      guard count > 0 else { return true }
+      _ = driver.send(queue: queue, &batch)
+      let left = batch.count, sent = count &- left
+      kring.hwcur = kring.advance(kring.hwcur, by: UInt32(truncatingIfNeeded: sent))
+      inFlight &+= sent
+      kring.counters.packets &+= UInt64(truncatingIfNeeded: sent)
+      kring.counters.bytes &+= bytes
+      guard left > 0 else { continue }
+      var k = 0
+      while k < left {
+        unsafe kring.counters.bytes &-= UInt64(batch.fullSlots[k].pointee.length)
+        k &+= 1
+      }
+      batch.removePrefix(left)
+      return false
+    }
+  }
+
+  /// Fills the batch with single slots behind `hwcur`.
+  /// - Returns: frames, and their bytes; it ends before a slot of a longer frame, and before one that is wrong.
+  private func buildPlain(_ kring: Kring) -> (count: Int, bytes: UInt64) {
+    let ring = kring.ring, ledger = kring.ledger, holder = kring.holder, size = kring.bufferSize, end = kring.rhead
+    let last = kring.count &- 1, full = unsafe batch.freeSlots, room = batch.room
+    let records = unsafe self.records, base = unsafe self.base, iova = self.iova, stride = self.stride
+    let finished: SlotFlags = [.report, .bufferChanged]
+    var i = kring.hwcur, n = 0, bytes: UInt64 = 0
+    // SAFETY: there is a record for each slot, and the ledger says that the buffer exists.
+    while n < room, i != end {
+      let slot = ring.slotWithoutPointer(i)
+      guard ledger.isHeld(slot.bufferIndex, by: holder), Int(slot.length) <= size, !slot.flags.contains(.moreFragments) else { break }
+      // As netmap does: what was asked for has been done.
+      if !slot.flags.isDisjoint(with: finished) {
+        ring.setSlot(i, bufferIndex: slot.bufferIndex, length: slot.length, flags: slot.flags.subtracting(finished))
+      }
+      let record = unsafe records + Int(i)
+      unsafe record.pointee.buffer = base + Int(slot.bufferIndex) &* stride
+      unsafe record.pointee.iova = iova &+ UInt64(slot.bufferIndex) &* UInt64(truncatingIfNeeded: stride)
+      unsafe record.pointee.setSingle(length: slot.length, offset: 0)
+      unsafe (full + n).initialize(to: record)
+      bytes &+= UInt64(slot.length)
+      n &+= 1
+      i = i == last ? 0 : i &+ 1
+    }
+    batch.commit(n)
+    return (n, bytes)
   }
 
   /// Fills the batch from the slots behind `hwcur`.

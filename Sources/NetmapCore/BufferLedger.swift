@@ -35,6 +35,15 @@ public import CRingway
     self.owner(of: index) == owner && owner.rawValue > BufferOwner.reserved.rawValue
   }
 
+  /// Hands a buffer on that the caller holds, and of which nobody else knows. Nothing happens for one that does not exist.
+  #if RINGWAY_CHECKED
+    @_noAllocation @_noLocks
+  #endif
+  @inlinable @inline(__always) public func give(_ index: UInt32, to: BufferOwner) {
+    // SAFETY: index < count.
+    if index < count { unsafe rw_store_release32(owners + Int(index), to.rawValue) }
+  }
+
   /// Hands a buffer from one owner to another.
   /// - Returns: false, and nothing changes, when `from` does not hold it.
   #if RINGWAY_CHECKED

@@ -11,7 +11,8 @@
   public let kring: Kring
   /// Who holds the buffers of slots that are the adapter's.
   public let port: BufferOwner
-  private let buffers: UnsafeMutablePointer<UInt32>
+  /// The adapter's own list: the buffer in each slot, as it last was the adapter's.
+  public let buffers: UnsafeMutablePointer<UInt32>
 
   /// Fills a fresh ring: every slot is the adapter's.
   /// - Parameter indices: a buffer for each slot, held by `port`.
@@ -36,8 +37,25 @@
 
   /// Takes back the slots `from ..< to`, and moves `hwcur` over them. The first one whose buffer is
   /// not the program's ends it: the ring is reset, and the program has its slots again from there.
+  public func release(_ released: (from: UInt32, to: UInt32)) {
+    let ring = kring.ring, ledger = kring.ledger, holder = kring.holder, last = kring.count &- 1
+    let buffers = unsafe self.buffers, port = self.port
+    var i = released.from
+    while i != released.to {
+      let index = ring.slotWithoutPointer(i).bufferIndex
+      guard ledger.transfer(index, from: holder, to: port) else {
+        kring.hwcur = i
+        return kring.lose(i, head: i)
+      }
+      unsafe buffers[Int(i)] = index
+      i = i == last ? 0 : i &+ 1
+    }
+    kring.hwcur = i
+  }
+
+  /// The same, with a look at each slot.
   /// - Parameter each: sees a slot before its buffer changes hands.
-  public func release(_ released: (from: UInt32, to: UInt32), each: (NetmapSlot) -> Void = { _ in }) {
+  public func release(_ released: (from: UInt32, to: UInt32), each: (NetmapSlot) -> Void) {
     var i = released.from
     while i != released.to {
       let slot = kring.ring.slot(i)

@@ -115,6 +115,17 @@ public enum RingOffset {
       flags: SlotFlags(rawValue: UInt16(truncatingIfNeeded: word >> 48)), pointer: unsafe rw_read64(at + 8))
   }
 
+  /// The same without `ptr`, which reads as 0: one load.
+  #if RINGWAY_CHECKED
+    @_noAllocation @_noLocks
+  #endif
+  @inlinable @inline(__always) public func slotWithoutPointer(_ i: UInt32) -> NetmapSlot {
+    let word = unsafe rw_read64(address(ofSlot: i))
+    return NetmapSlot(
+      bufferIndex: UInt32(truncatingIfNeeded: word), length: UInt16(truncatingIfNeeded: word >> 32),
+      flags: SlotFlags(rawValue: UInt16(truncatingIfNeeded: word >> 48)))
+  }
+
   /// Writes slot `i`: two stores.
   #if RINGWAY_CHECKED
     @_noAllocation @_noLocks

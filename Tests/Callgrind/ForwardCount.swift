@@ -28,6 +28,12 @@ protocol NullCard: AnyObject {
   func attach(_ allocator: NetmapAllocator)
   /// Reports what was sent, and fills up to `frames` receive descriptors.
   func work(frames: Int)
+  /// Buffers that lie in this memory too, for devices that write into them.
+  func alsoReach(_ allocator: NetmapAllocator)
+}
+
+extension NullCard {
+  func alsoReach(_ allocator: NetmapAllocator) {}
 }
 
 struct Usage: Error, CustomStringConvertible {
@@ -65,8 +71,9 @@ func run(_ cards: [any NullCard], _ drivers: [any NetDriver], packets: Int) -> I
 @main struct ForwardCount {
   static func main() throws {
     let words = CommandLine.arguments
-    guard words.count == 3, let packets = Int(words[2]), packets > 0 else {
-      throw Usage(description: "usage: forward-count e1000e|igb|ixgbe|virtio-net PACKETS")
+    let isNetmap = words.count > 3 && words[3] == "netmap", batch = words.count == 5 ? Int(words[4]) ?? 0 : 32
+    guard words.count == 3 || isNetmap, words.count <= 5, (1...256).contains(batch), let packets = Int(words[2]), packets > 0 else {
+      throw Usage(description: "usage: forward-count e1000e|igb|ixgbe|virtio-net PACKETS [netmap [BATCH]]")
     }
     let type: any NetDriver.Type
     let cards: [any NullCard]
@@ -85,8 +92,9 @@ func run(_ cards: [any NullCard], _ drivers: [any NetDriver], packets: Int) -> I
       cards = [try NullVirtioNetCard(), try NullVirtioNetCard()]
     default: throw Usage(description: "forward-count: no driver is called \(words[1])")
     }
+    let space = IOVAAllocator()
     let allocator = try NetmapAllocator(
-      sizes: PoolSizes(rings: 4, buffers: 4098), backing: .normalPages, reachable: cards.map { $0.function })
+      sizes: PoolSizes(rings: 4, buffers: 4098), backing: .normalPages, reachable: cards.map { $0.function }, space: space)
     let pool = try PacketPool.lent(by: allocator, count: 4096)
     var drivers: [any NetDriver] = []
     for card in cards {
@@ -95,7 +103,15 @@ func run(_ cards: [any NullCard], _ drivers: [any NetDriver], packets: Int) -> I
       card.attach(allocator)
       drivers.append(driver)
     }
-    let total = run(cards, drivers, packets: packets)
+    let total: Int
+    if isNetmap {
+      let bridge = try NetmapBridge(cards, drivers, drivers.map { _ in pool }, space: space)
+      total = bridge.run(cards, packets: packets, batch: batch)
+      for driver in drivers { driver.stop() }
+      bridge.close()
+    } else {
+      total = run(cards, drivers, packets: packets)
+    }
     for driver in drivers { driver.stop() }
     guard pool.available == 4096 else { throw Usage(description: "\(4096 - pool.available) buffers were lost") }
     print("packets \(total)")

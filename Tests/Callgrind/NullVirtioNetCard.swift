@@ -21,6 +21,8 @@ import PCI
   /// What to add to a bus address of a buffer to have its pointer.
   private var buffers: UnsafeMutableRawPointer?
   private var bufferAddress: UInt64 = 0
+  private var others: UnsafeMutableRawPointer?
+  private var othersAddress: UInt64 = .max
 
   init() throws {
     var options = VirtioNetModelOptions()
@@ -37,6 +39,11 @@ import PCI
     unsafe transmit = model.place(ofQueue: 1)
     unsafe buffers = allocator.bufferBase
     bufferAddress = allocator.bufferIOVABase.rawValue
+  }
+
+  func alsoReach(_ allocator: NetmapAllocator) {
+    unsafe others = allocator.bufferBase
+    othersAddress = allocator.bufferIOVABase.rawValue
   }
 
   // SAFETY: the rings have 512 entries; every index is masked. Buffer addresses are the driver's
@@ -58,7 +65,11 @@ import PCI
       let slot = Int(receiveTaken & 511)
       let id = unsafe Int(rw_read16(receive.available + 4 + slot * 2) & 511)
       let address = unsafe rw_read64(receive.descriptors + id * 16)
-      unsafe rw_write16(buffers + Int(address &- bufferAddress) + 10, 1)
+      if let others = unsafe others, address >= othersAddress {
+        unsafe rw_write16(others + Int(address &- othersAddress) + 10, 1)
+      } else {
+        unsafe rw_write16(buffers + Int(address &- bufferAddress) + 10, 1)
+      }
       // 60 bytes behind a header of 12.
       unsafe rw_write64(receive.used + 4 + slot * 8, 72 << 32 | UInt64(id))
       receiveTaken &+= 1
