@@ -35,6 +35,7 @@ let package = Package(
     .library(name: "Ringway", targets: ["Ringway"]),
     .executable(name: "ringway", targets: ["ringway"]),
     .executable(name: "ringwayd", targets: ["ringwayd"]),
+    .library(name: "ringway-netmap", type: .dynamic, targets: ["NetmapPreload"]),
     .executable(name: "ringway-model", targets: ["ringway-model"]),
   ],
   traits: [
@@ -158,6 +159,17 @@ let package = Package(
         .product(name: "Logging", package: "swift-log"),
         .product(name: "TOMLKit", package: "TOMLKit"),
       ], path: "Sources/ringwayd", swiftSettings: settings),
+    // Preloaded into netmap's own programs. It brings its Swift runtime along and hides it: no test imports it, since it
+    // would wrap the test runner's calls.
+    .target(name: "CNetmapPreload", path: "Sources/CNetmapPreload"),
+    .target(
+      name: "NetmapPreload", dependencies: ["CNetmapPreload", "CRingway", "NetmapAPI", "NetmapClient"], path: "Sources/NetmapPreload",
+      exclude: ["exports.map"], swiftSettings: settings,
+      linkerSettings: [
+        .unsafeFlags([
+          "-static-stdlib", "-Xlinker", "--version-script=\(Context.packageDirectory)/Sources/NetmapPreload/exports.map", "-Xlinker", "-z", "-Xlinker", "nodelete",
+        ])
+      ]),
     .executableTarget(
       name: "ringway-model",
       dependencies: ["ModelKit", "Models", "ModelServer", "Platform", "Wire", arguments, system],

@@ -2,6 +2,7 @@
 
 internal import CRingway
 public import NetmapAPI
+internal import Platform
 
 /// One ring of a descriptor, with its line of the sync page. Plain numbers and addresses: copies are cheap.
 @frozen @safe public struct AttachedRing: BitwiseCopyable, @unchecked Sendable {
@@ -40,7 +41,13 @@ public import NetmapAPI
   @inline(__always) var workerSleeps: Bool { unsafe rw_load_acquire32(sleeping) != 0 }
 }
 
-/// A descriptor as this process uses it. Immutable after its creation, but for the CSB's addresses; several threads may
+/// Where a program keeps its control blocks: one of 64 bytes for each ring, all transmit rings first.
+struct ControlBlocks: BitwiseCopyable {
+  var toLoop: UInt64 = 0
+  var toProgram: UInt64 = 0
+}
+
+/// A descriptor as this process uses it. Immutable after its creation, but for the control blocks; several threads may
 /// use it at once. Owns its mappings and doorbells, not the descriptor.
 @safe public final class NetmapAttachment: @unchecked Sendable {
   /// What the daemon said.
@@ -54,7 +61,13 @@ public import NetmapAPI
   private let region: SharedMapping
   let page: SharedMapping
   private let doorbells: [Int32]
+  private let closing: Closing
   let spin: UInt64
+  /// The CSB's addresses in this process, once it has enabled one.
+  let blocks = Guarded<ControlBlocks?>(nil)
+
+  /// How the attachment closes a descriptor of its own.
+  public typealias Closing = @convention(c) (Int32) -> Void
 
   /// The region's first byte, and its bytes.
   public var memory: UnsafeMutableRawPointer { unsafe region.base }
@@ -67,15 +80,19 @@ public import NetmapAPI
   ///   - staysWithProcess: a forked child does not get the mappings, and must attach by itself.
   ///   - doorbellsFrom: the lowest number that its descriptors may have, where the limit allows.
   ///   - spin: nanoseconds that a sync looks for its answer before it sleeps.
+  ///   - closing: called instead of close(2) for each of its own descriptors.
   public convenience init(
-    _ descriptor: Int32, staysWithProcess: Bool, doorbellsFrom: Int32 = 0, spin: UInt64 = NetmapEnvironment.spinNanoseconds
+    _ descriptor: Int32, staysWithProcess: Bool, doorbellsFrom: Int32 = 0, spin: UInt64 = NetmapEnvironment.spinNanoseconds,
+    closing: Closing? = nil
   ) throws(NetmapClientError) {
     let answer = try NetmapChannel.ask(descriptor, NetmapRequestHead(.attach))
     guard answer.errno == 0 else { throw answer.error("The port cannot be used") }
-    try self.init(answer, staysWithProcess, doorbellsFrom, spin)
+    try self.init(answer, staysWithProcess, doorbellsFrom, spin, closing)
   }
 
-  private init(_ answer: NetmapAnswer, _ staysWithProcess: Bool, _ from: Int32, _ spin: UInt64) throws(NetmapClientError) {
+  private init(
+    _ answer: NetmapAnswer, _ staysWithProcess: Bool, _ from: Int32, _ spin: UInt64, _ closing: Closing?
+  ) throws(NetmapClientError) {
     let reply: NetmapAttachReply
     do { reply = try NetmapAttachReply(decoding: answer.payload) } catch { throw NetmapClientError(EIO, error.problem) }
     guard answer.descriptors.count == 2 + Int(reply.doorbells) else {
@@ -91,6 +108,7 @@ public import NetmapAPI
     self.page = page
     self.reply = reply
     self.spin = spin
+    self.closing = closing ?? { _ = rw_raw_close($0) }
     var doorbells: [Int32] = []
     for index in 0..<Int(reply.doorbells) {
       let came = answer.descriptors[2 + index]
@@ -144,7 +162,7 @@ public import NetmapAPI
   }
 
   deinit {
-    for doorbell in doorbells { _ = rw_raw_close(doorbell) }
+    for doorbell in doorbells { closing(doorbell) }
     unsafe rings.deallocate()
   }
 

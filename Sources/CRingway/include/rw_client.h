@@ -11,6 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -37,6 +38,8 @@ static inline int rw_raw_poll(struct pollfd *_Nullable list, unsigned long count
 {
     return (int)syscall(SYS_ppoll, list, count, limit, signals, signals ? 8 : 0);
 }
+/* epoll_wait(2) without waiting. */
+static inline int rw_raw_epoll(int fd, struct epoll_event *_Nonnull list, int room) { return (int)syscall(SYS_epoll_pwait, fd, list, room, 0, 0, 8); }
 static inline uint64_t rw_file_inode(int fd)
 {
     struct stat status;
