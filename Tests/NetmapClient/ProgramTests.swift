@@ -1,6 +1,7 @@
 // Programs in C, built by cc and run as they are: with the preloaded library, or over the C client.
 
 import CRingway
+import Glibc
 import Testing
 
 /// What the package builds beside the tests.
@@ -23,7 +24,7 @@ private func run(_ words: [String], _ environment: [String] = []) -> (status: In
   unsafe posix_spawn_file_actions_adddup2(&actions, ends[1], 2)
   for end in ends { unsafe posix_spawn_file_actions_addclose(&actions, end) }
   // Test threads may block signals; programs start with none blocked.
-  var attributes = unsafe posix_spawnattr_t()
+  var attributes = posix_spawnattr_t()
   unsafe posix_spawnattr_init(&attributes)
   var none = sigset_t()
   unsafe sigemptyset(&none)
@@ -34,7 +35,8 @@ private func run(_ words: [String], _ environment: [String] = []) -> (status: In
   var variables: [UnsafeMutablePointer<CChar>?] = unsafe (inherited + environment).map { unsafe strdup($0) } + [nil]
   var process: pid_t = 0
   let spawned = unsafe posix_spawnp(&process, words[0], &actions, &attributes, &arguments, &variables)
-  for text in unsafe arguments + variables { unsafe free(text) }
+  for index in unsafe arguments.indices { unsafe free(arguments[index]) }
+  for index in unsafe variables.indices { unsafe free(variables[index]) }
   unsafe posix_spawn_file_actions_destroy(&actions)
   unsafe posix_spawnattr_destroy(&attributes)
   close(ends[1])
@@ -52,11 +54,11 @@ private func run(_ words: [String], _ environment: [String] = []) -> (status: In
   return (status, String(decoding: output, as: UTF8.self))
 }
 
-/// Builds a program of Tests/NetmapClient/Programs; the caller removes it.
+/// Builds a program of Tests/NetmapClientPrograms; the caller removes it.
 private func build(_ name: String, _ flags: [String] = []) throws -> String {
-  let folder = #filePath.split(separator: "/").dropLast().reduce("") { $0 + "/" + $1 }
+  let tests = #filePath.split(separator: "/").dropLast(2).reduce("") { $0 + "/" + $1 }
   let program = "/tmp/rw-\(name)-\(getpid())-\(UInt32.random(in: 0...UInt32.max))"
-  let built = run(["cc", "-O1", "-Wall", "-Wextra", "-Werror", "-pthread", "\(folder)/Programs/\(name).c", "-o", program] + flags)
+  let built = run(["cc", "-O1", "-Wall", "-Wextra", "-Werror", "-pthread", "\(tests)/NetmapClientPrograms/\(name).c", "-o", program] + flags)
   try #require(built.status == 0, "\(built.output)")
   return program
 }
