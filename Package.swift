@@ -87,7 +87,7 @@ let package = Package(
     module("Ifnet", ["CRingway", "Platform", "DeviceIO", "Wire", "Packet", "Netisr", "Routes"]),
     module("Ether", ["CRingway", "Platform", "DeviceIO", "Wire", "Packet", "Netisr", "Ifnet"]),
     module(
-      "NetmapPorts", ["CRingway", "Platform", "DeviceIO", "DMAMemory", "NetmapAPI", "NetmapCore", "Packet", "Netisr"]),
+      "NetmapPorts", ["CRingway", "Platform", "DeviceIO", "Wire", "DMAMemory", "NetmapAPI", "NetmapCore", "Packet", "Netisr"]),
     // Floor 7
     module("Inet", ["CRingway", "Platform", "DeviceIO", "Wire", "Packet", "Netisr", "Routes", "Ifnet", "Ether"]),
     module("Inet6", ["CRingway", "Platform", "DeviceIO", "Wire", "Packet", "Netisr", "Routes", "Ifnet", "Ether"]),

@@ -1,6 +1,7 @@
 /* Volatile access, fences and atomics on raw addresses. Every function is one instruction or two. */
 #ifndef RINGWAY_RW_IO_H
 #define RINGWAY_RW_IO_H
+#include <stddef.h>
 #include <stdint.h>
 
 #ifndef __clang__
@@ -99,6 +100,8 @@ static inline RW_HOT void rw_pause(void)
 #endif
 }
 static inline RW_HOT void rw_prefetch(const void *_Nonnull p) { __builtin_prefetch(p); }
+/* Copies bytes that do not overlap. */
+static inline RW_HOT void rw_copy(void *_Nonnull to, const void *_Nonnull from, size_t count) { __builtin_memcpy(to, from, count); }
 /* Time-stamp counter ticks, for cycles a packet; not a clock. */
 static inline RW_HOT uint64_t rw_ticks(void)
 {
