@@ -15,6 +15,8 @@ public final class PortKrings: @unchecked Sendable {
   public private(set) var region: NetmapRegion?
   /// Holds the buffers of slots that are the adapter's, where it trades buffers.
   public private(set) var port: BufferOwner?
+  /// The switch's port that has all of this one for itself: nobody else may open any part of it.
+  public var takenBy: String?
   /// Called when nothing of the port lies in its region any more.
   public var onRelease: ((NetmapRegion) -> Void)?
   private var entries: [RingID: Entry] = [:]
@@ -60,6 +62,7 @@ public final class PortKrings: @unchecked Sendable {
       throw NetmapError(
         .EINVAL, "\(name): there is no such ring; it has \(counts.transmit) to send, \(counts.receive) to receive, and \(counts.hostReceive) to the host")
     }
+    if let takenBy { throw NetmapError(.EBUSY, "\(name) is attached to a switch as \(takenBy); detach it first") }
     try checkFree(ids, selection, name)
     if let own = self.region, own !== region {
       guard openPorts > 0 else {

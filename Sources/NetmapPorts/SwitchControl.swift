@@ -53,10 +53,10 @@ public protocol NetmapSwitchControl: NetmapPortProvider {
 
   /// VALE_POLLING_ENABLE: an attached card is polled instead of waiting for its interrupts.
   /// - Throws: EINVAL without a switch's prefix or for a mode or CPUs that are none, ENXIO, EOPNOTSUPP for a port that is no
-  ///   attached card, EEXIST when it is polled already.
+  ///   attached card, EFAULT when it is polled already.
   func startPolling(_ name: String, _ request: ValePolling) throws(NetmapError)
   /// VALE_POLLING_DISABLE.
-  /// - Throws: as `startPolling`; EINVAL when it is not polled.
+  /// - Throws: as `startPolling`; EFAULT when it is not polled.
   func stopPolling(_ name: String) throws(NetmapError)
 }
 

@@ -13,6 +13,8 @@ public final class ValePorts: NetmapPortProvider, @unchecked Sendable {
   var ports: [String: ValePort] = [:]
   /// By their own names.
   var persistent: [String: ValePort] = [:]
+  /// Attached cards, by their names on the switch.
+  var cards: [String: ValeCard] = [:]
 
   public init(_ netisr: Netisr, options: ValeOptions = ValeOptions()) {
     self.netisr = netisr
@@ -58,7 +60,10 @@ public final class ValePorts: NetmapPortProvider, @unchecked Sendable {
 
   /// Whether a port of another kind, or a persistent one, has this name.
   func isInterface(_ name: String, _ system: NetmapSystem) -> Bool {
-    (try? system.adapter(for: PortRequest(name, RingSelection(.allNIC)), create: false)) != nil
+    do {
+      _ = try system.adapter(for: PortRequest(name, RingSelection(.allNIC)), create: false)
+      return true
+    } catch { return error.code != .ENXIO }
   }
 
   private func make(_ request: PortRequest, _ name: ValeName, _ system: NetmapSystem) throws(NetmapError) -> ValePort {

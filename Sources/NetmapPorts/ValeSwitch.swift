@@ -17,12 +17,12 @@
 // - Nothing goes back to the port that it came from.
 
 internal import NetmapCore
+internal import Platform
 internal import Synchronization
 
 /// A port of a switch: where frames come from and go to.
 final class ValeStation: @unchecked Sendable {
-  /// "vale0:a".
-  let name: String
+  private let label: Guarded<String>
   // Under the lock of the switch, if there is one.
   /// Where frames go, by ring; nil for rings that nobody has open.
   var queues: [ValeQueue?]
@@ -32,9 +32,14 @@ final class ValeStation: @unchecked Sendable {
   fileprivate(set) var number = -1
 
   init(_ name: String, queues: Int) {
-    self.name = name
+    label = Guarded(name)
     self.queues = Array(repeating: nil, count: max(1, queues))
   }
+
+  /// "vale0:a".
+  var name: String { label.withLock { $0 } }
+  /// On worker 0.
+  func rename(_ name: String) { label.withLock { $0 = name } }
 }
 
 /// A switch. Its ports change on worker 0.
