@@ -66,33 +66,49 @@ public final class Port {
     options.queues * (options.receiveDescriptors + options.transmitDescriptors + slack)
   }
 
-  /// Opens a card that is bound to vfio-pci.
+  /// Opens a card that is bound to vfio-pci, or a netmap port of the daemon's.
   /// - Parameters:
-  ///   - address: "0000:03:00.0" or "03:00.0".
+  ///   - address: "0000:03:00.0" or "03:00.0"; "vfio-user:/path/to.sock"; "netmap:ix0", "vale0:a" and so on.
   ///   - memory: shared with other ports; nil makes one for this port.
   public static func open(
     _ address: String, options: PortOptions = PortOptions(), memory: PortMemory? = nil,
     memoryOptions: MemoryOptions = MemoryOptions(), clock: any TimeSource = MonotonicClock()
   ) throws(RingwayError) -> Port {
+    if NetmapName.isOne(address) {
+      let shared: PortMemory
+      if let memory { shared = memory } else { shared = try PortMemory(memoryOptions.withoutCards) }
+      return try Port(netmap: address, options: options, memory: shared, clock: clock)
+    }
     let card = try OpenCard(address)
     let shared: PortMemory
     if let memory { shared = memory } else { shared = try PortMemory(card.placed(memoryOptions), reachable: [card.function]) }
     return try Port(card, options: options, memory: shared, clock: clock)
   }
 
-  /// Opens several cards over one memory that all of them reach.
+  /// Opens several cards or netmap ports over one memory that all of them reach.
   public static func open(
     _ addresses: [String], options: PortOptions = PortOptions(), memoryOptions: MemoryOptions = MemoryOptions(),
     clock: any TimeSource = MonotonicClock()
   ) throws(RingwayError) -> [Port] {
-    var cards: [OpenCard] = []
-    for address in addresses { cards.append(try OpenCard(address)) }
-    guard let first = cards.first else { return [] }
-    let sameNode = cards.allSatisfy { $0.node == first.node }
-    let memory = try PortMemory(
-      sameNode ? first.placed(memoryOptions) : memoryOptions, reachable: cards.map { $0.function })
+    // nil for netmap ports, whose memory is the daemon's.
+    var cards: [OpenCard?] = []
+    for address in addresses { cards.append(NetmapName.isOne(address) ? nil : try OpenCard(address)) }
+    let present = cards.compactMap { $0 }
+    let memory: PortMemory
+    if let first = present.first {
+      let sameNode = present.allSatisfy { $0.node == first.node }
+      memory = try PortMemory(sameNode ? first.placed(memoryOptions) : memoryOptions, reachable: present.map { $0.function })
+    } else {
+      memory = try PortMemory(memoryOptions.withoutCards)
+    }
     var ports: [Port] = []
-    for card in cards { ports.append(try Port(card, options: options, memory: memory, clock: clock)) }
+    for (address, card) in zip(addresses, cards) {
+      if let card {
+        ports.append(try Port(card, options: options, memory: memory, clock: clock))
+      } else {
+        ports.append(try Port(netmap: address, options: options, memory: memory, clock: clock))
+      }
+    }
     return ports
   }
 

@@ -28,6 +28,13 @@ public struct MemoryOptions: Sendable, Equatable {
 
   public init() {}
 
+  /// For ports of which none is a card of this process: nothing reaches it by DMA, normal pages do.
+  var withoutCards: MemoryOptions {
+    var options = self
+    options.kind = .normal
+    return options
+  }
+
   /// As the allocator wants it.
   var backing: MemoryBacking {
     let sizes = HugepagePool.pageSizes()

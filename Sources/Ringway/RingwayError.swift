@@ -46,6 +46,8 @@ public enum RingwayError: Error, CustomStringConvertible {
   case closed(card: String)
   /// No link came up in time.
   case noLink(card: String, seconds: Double)
+  /// The daemon's netmap said no: errno(3), and its sentence.
+  case netmap(errno: Int32, problem: String)
   /// A value that cannot work: which, what it is, what is possible.
   case option(name: String, value: String, allowed: String)
 
@@ -61,6 +63,13 @@ public enum RingwayError: Error, CustomStringConvertible {
     case .capture(.filter), .capture(.snapLength): .usage
     case .capture(.open(let error)), .capture(.write(let error)), .system(let error): Category(error.errno)
     case .unsupported: .configuration
+    case .netmap(let errno, _):
+      switch errno {
+      case 22: .usage  // EINVAL
+      case 1, 13: .permission
+      case 2, 6, 111: .deviceMissing  // ENOENT, ENXIO, ECONNREFUSED
+      default: .other
+      }
     case .capture, .quarantined, .closed, .noLink: .other
     }
   }
@@ -86,6 +95,7 @@ public enum RingwayError: Error, CustomStringConvertible {
     case .closed(let card): "\(card) is closed. Open it again to use it."
     case .noLink(let card, let seconds):
       "\(card) has no link after \(seconds == seconds.rounded() ? String(Int(seconds)) : String(seconds)) s. Check the cable and the other end, or wait longer with --link-wait."
+    case .netmap(_, let problem): problem
     case .option(let name, let value, let allowed): "\(name) cannot be \(value). Allowed: \(allowed)."
     }
   }

@@ -8,7 +8,7 @@ struct Bridge: ParsableCommand {
   static let configuration = CommandConfiguration(
     abstract: "Forward every frame between two cards, both ways, unchanged.")
 
-  @Argument(help: "One card: its PCI address, or vfio-user:SOCKET.")
+  @Argument(help: "One card: its PCI address, or vfio-user:SOCKET; or a netmap port of the daemon's: netmap:ix0.")
   var first: String
   @Argument(help: "The other card's.")
   var second: String
@@ -23,6 +23,7 @@ struct Bridge: ParsableCommand {
   var json = false
 
   func run() throws {
+    if isNetmap { return try runNetmap() }
     let session = try PortSession([first, second], memory: memory, port: port, json: json)
     defer { session.close() }
     let ports = session.ports

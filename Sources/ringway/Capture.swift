@@ -18,7 +18,7 @@ struct CaptureCommand: ParsableCommand {
       also what the stack dropped there, with the reason as the packet's comment: ringway capture em0 --drops -w a.pcapng
       """)
 
-  @Argument(help: "The card's PCI address, vfio-user:SOCKET, or an interface of the daemon (any: all of them).")
+  @Argument(help: "The card's PCI address, vfio-user:SOCKET, an interface of the daemon (any: all of them), or a netmap port of its (netmap:ix0/r).")
   var address: String
   @Argument(help: "Only frames that match: a libpcap expression.")
   var filter: [String] = []

@@ -7,13 +7,13 @@ import Wire
 
 /// One card: `ADDRESS`, or `--device ADDRESS`.
 struct DeviceArgument: ParsableArguments {
-  @Argument(help: "The card's PCI address (0000:03:00.0 or 03:00.0), or vfio-user:SOCKET.")
+  @Argument(help: "The card's PCI address (0000:03:00.0 or 03:00.0), vfio-user:SOCKET, or a netmap port of the daemon's (netmap:ix0, vale0:a).")
   var address: String?
   @Option(help: ArgumentHelp("The same, as an option.", valueName: "address"))
   var device: String?
 
   func validate() throws {
-    if (address == nil) == (device == nil) { throw ValidationError("Name one card by its PCI address, or as vfio-user:SOCKET.") }
+    if (address == nil) == (device == nil) { throw ValidationError("Name one card by its PCI address or as vfio-user:SOCKET, or a netmap port as netmap:NAME.") }
   }
 
   var name: String { address ?? device ?? "" }

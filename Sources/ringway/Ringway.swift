@@ -30,6 +30,7 @@ import ArgumentParser
       RouteCommand.self,
       ArpCommand.self,
       NdpCommand.self,
+      Netmap.self,
       Monitor.self,
       Top.self,
       Extcap.self,
