@@ -141,7 +141,7 @@ let package = Package(
     module(
       "Ringway",
       [
-        "CRingway", "Platform", "DeviceIO", "Wire", "PCI", "DMAMemory", "VFIO", "NetmapAPI", "NetmapCore", "NetmapPorts", "NetmapServer", "Packet", "DriverKit",
+        "CRingway", "Platform", "DeviceIO", "Wire", "PCI", "DMAMemory", "VFIO", "NetmapAPI", "NetmapCore", "NetmapPorts", "NetmapClient", "NetmapServer", "Packet", "DriverKit",
         "E1000e", "Igb", "Ixgbe", "VirtioNet", "Capture", "Control", "ControlClient", "Netisr", "Routes", "Ifnet", "Ether", "Inet", "Inet6",
         "Clones", "Attach", system, .product(name: "Logging", package: "swift-log"),
       ]),
@@ -150,7 +150,7 @@ let package = Package(
       name: "ringway",
       dependencies: [
         "Ringway", "PCINames", "PCI", "VFIO", "DMAMemory", "NetmapCore", "Packet", "Capture", "Platform", "Wire",
-        "DriverKit", "Control", "ControlClient", arguments, system,
+        "DriverKit", "Control", "ControlClient", "NetmapClient", arguments, system,
       ], path: "Sources/ringway", swiftSettings: settings),
     .executableTarget(
       name: "ringwayd",
@@ -185,7 +185,8 @@ let package = Package(
     .executableTarget(
       name: "ringway-bench",
       dependencies: [
-        "CRingway", "Platform", "DeviceIO", "DMAMemory", "Wire", "Packet", "Netisr", "Routes", "Ifnet", "Ether", "Inet", arguments,
+        "CRingway", "Platform", "DeviceIO", "DMAMemory", "Wire", "Packet", "Netisr", "Routes", "Ifnet", "Ether", "Inet", "NetmapAPI",
+        "NetmapCore", "NetmapPorts", "NetmapClient", "Attach", "PCI", "DriverKit", "ModelKit", "Models", "E1000e", "Ixgbe", "VirtioNet", arguments,
       ], path: "Tests/Bench", swiftSettings: settings),
     // Fuzzing: targets, a program that tools/fuzz builds with libFuzzer, and the corpus replayed as tests.
     .target(name: "CFuzz", path: "Tests/Fuzz/CFuzz"),

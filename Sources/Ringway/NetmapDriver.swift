@@ -117,7 +117,7 @@ final class NetmapDriver: NetDriver {
     return nil
   }
 
-  private enum Taken {
+  @safe private enum Taken {
     case packet(RawPacket)
     case nonsense, noPacket
   }
@@ -127,7 +127,7 @@ final class NetmapDriver: NetDriver {
     var first: RawPacket?, last: RawPacket?
     var at = head, total = 0
     while at != end {
-      var rest = ring.packet(at)
+      var rest = unsafe ring.packet(at)
       while unsafe !rest.isEmpty {
         guard let record = unsafe PoolState.get(pool.state) else {
           if let first = unsafe first { unsafe PoolState.put(first) }
@@ -192,7 +192,7 @@ final class NetmapDriver: NetDriver {
     var part: RawPacket? = unsafe record, offset = 0, left = unsafe Int(record.pointee.frameLength)
     var slot: UInt32 = 0
     while slot < slots {
-      let index = ring.slot(head).buffer, target = ring.bytes(index), wanted = unsafe min(left, target.count)
+      let index = ring.slot(head).buffer, target = unsafe ring.bytes(index), wanted = min(left, target.count)
       var filled = 0
       while filled < wanted, let here = unsafe part {
         let count = unsafe min(wanted - filled, Int(here.pointee.length) - offset)

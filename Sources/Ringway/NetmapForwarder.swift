@@ -68,9 +68,9 @@ public struct NetmapForwarder: ~Copyable {
           to, NetmapSlotView(buffer: received.buffer, length: received.length, flags: more | NetmapSlotView.bufferChanged))
         input.setSlot(from, NetmapSlotView(buffer: empty.buffer, length: received.length, flags: NetmapSlotView.bufferChanged))
       } else {
-        let packet = input.packet(from), room = output.bytes(empty.buffer)
+        let packet = unsafe input.packet(from), room = unsafe output.bytes(empty.buffer)
         // A target whose buffers are smaller cannot have it.
-        guard unsafe packet.count <= room.count else {
+        guard packet.count <= room.count else {
           counts.dropped &+= 1
           counts.receivedPackets &+= 1
           from = input.next(from)

@@ -1,9 +1,10 @@
 // Ports that the daemon offers, by netmap's names.
 
+internal import CRingway
 internal import DriverKit
 internal import DeviceIO
 internal import NetmapAPI
-internal import NetmapClient
+public import NetmapClient
 internal import Packet
 internal import Wire
 
@@ -17,9 +18,14 @@ public enum NetmapName {
   public static func open(_ name: String) throws(RingwayError) -> NetmapClient.NetmapPort {
     let wanted: PortSpecification
     do throws(NetmapError) { wanted = try NetmapPortName.parse(name) } catch { throw .netmap(errno: error.code.rawValue, problem: error.problem) }
-    do throws(NetmapClientError) { return try NetmapClient.NetmapPort(wanted) } catch {
-      throw .netmap(errno: error.errno, problem: error.sentence)
+    guard wanted.external == nil else {
+      throw .netmap(errno: EOPNOTSUPP, problem: "\(name): memory of one's own is for programs; leave out @extmem, or name a region with @share.")
     }
+    var register = wanted.register
+    if let other = wanted.share { register.memoryID = try NetmapControl().region(of: other) }
+    do throws(NetmapClientError) {
+      return try NetmapClient.NetmapPort(wanted.name, register, options: wanted.request.options)
+    } catch { throw .netmap(errno: error.errno, problem: error.sentence) }
   }
 }
 

@@ -25,6 +25,12 @@ public struct NetmapControl: ~Copyable {
     } catch { throw .netmap(errno: error.errno, problem: error.sentence) }
   }
 
+  /// The number of the region that a port's rings lie in, or would.
+  borrowing func region(of port: String) throws(RingwayError) -> UInt16 {
+    let answer = try ask(FlatRequest(.portInfo, name: port, body: PortInfo()))
+    do throws(NetmapError) { return try PortInfo(decoding: answer.body).memoryID } catch { throw .netmap(errno: error.code.rawValue, problem: error.problem) }
+  }
+
   /// Attaches an interface, and its host rings if wanted, to a switch: "vale0:ix0".
   public borrowing func attach(_ name: String, host: Bool) throws(RingwayError) {
     var body = ValeAttach()
