@@ -111,7 +111,7 @@ final class SwapRig {
       netisr.settle()
     }
     for attachment in attachments {
-      let card = try attachment.netmap(), name = attachment.interface.name
+      let card = try attachment.netmap(in: system.memory), name = attachment.interface.name
       ports.append(try system.onControl { () throws(NetmapError) in try system.open(card, PortRequest(name, RingSelection(.allNIC))) })
     }
   }
