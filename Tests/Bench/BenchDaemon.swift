@@ -46,7 +46,7 @@ final class BenchDaemon {
     process.executableURL = URL(fileURLWithPath: "\(Self.binaries)/\(name)")
     process.arguments = arguments
     let log = "\(directory)/\(name).log"
-    FileManager.default.createFile(atPath: log, contents: nil)
+    _ = FileManager.default.createFile(atPath: log, contents: nil)
     process.standardError = FileHandle(forWritingAtPath: log)
     process.standardOutput = FileHandle.nullDevice
     try process.run()
