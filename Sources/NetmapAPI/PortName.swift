@@ -86,7 +86,11 @@ extension PortSpecification: CustomStringConvertible {
     if register.memoryID != 0 { text += "@\(register.memoryID)" }
     text += Self.option("conf", sizes)
     if let share { text += "@share=" + NetmapPortName.text(share) }
-    if let external { text += Self.option("extmem", [("file", external.path)] + Self.pools(external.pools)) }
+    if let external {
+      let pools = Self.pools(external.pools)
+      // Alone the path may have commas.
+      text += pools.isEmpty ? "@extmem=" + external.path : Self.option("extmem", [("file", external.path)] + pools)
+    }
     if let offsets { text += Self.option("offset", [("initial", "\(offsets.initial)")] + (offsets.bits == 0 ? [] : [("bits", "\(offsets.bits)")])) }
     return text
   }
