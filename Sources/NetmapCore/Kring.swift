@@ -84,6 +84,10 @@ public final class Kring: @unchecked Sendable {
   public private(set) var largestOffset = 0
   /// Bytes that stay free behind a received frame.
   public private(set) var smallestGap = 0
+  /// Sees what passes; nil when nobody monitors this ring. Changes between `begin` and `end`.
+  public var tap: (any KringTap)?
+  /// When receive syncs are stamped. Set when the ring is made.
+  public var settings: KringSettings?
   private let busy = Atomic(false)
 
   /// - Parameters:
@@ -114,45 +118,16 @@ public final class Kring: @unchecked Sendable {
     ring.storeOffsetMask(mask)
   }
 
-  /// Where in its buffer a slot's frame starts, in bytes: what the program wrote, held to the largest offset agreed on.
-  /// 0 without the option.
-  @inline(__always) public func offset(of slot: NetmapSlot) -> Int {
-    Int(truncatingIfNeeded: min(slot.pointer & offsetMask, UInt64(truncatingIfNeeded: largestOffset)))
-  }
-
-  // MARK: Arithmetic
-
-  /// The slot behind `i`.
-  @inline(__always) public func next(_ i: UInt32) -> UInt32 { i &+ 1 == count ? 0 : i &+ 1 }
-  /// The slot before `i`.
-  @inline(__always) public func previous(_ i: UInt32) -> UInt32 { i == 0 ? count &- 1 : i &- 1 }
-  /// Slots from `from` up to, not including, `to`. Both are below `count`.
-  @inline(__always) public func distance(_ from: UInt32, _ to: UInt32) -> UInt32 {
-    to >= from ? to &- from : to &+ count &- from
-  }
-  /// The slot `n` behind `i`; `n` is at most `count`.
-  @inline(__always) public func advance(_ i: UInt32, by n: UInt32) -> UInt32 {
-    let sum = UInt64(i) &+ UInt64(n)
-    return UInt32(truncatingIfNeeded: sum >= UInt64(count) ? sum &- UInt64(count) : sum)
-  }
-
-  /// Transmit: slots handed over and not sent yet.
-  public var unsent: UInt32 { distance(hwcur, rhead) }
-  /// Transmit: slots that the card has not given back. Receive: slots filled and not given back.
-  public var held: UInt32 {
-    id.direction == .transmit ? distance(next(hwtail), hwcur) : distance(hwcur, hwtail)
-  }
-  /// Receive: slots that the adapter may fill.
-  public var space: UInt32 { count &- 1 &- distance(hwcur, hwtail) }
-  /// What poll(2) asks: the program has not seen everything yet.
-  public var isReady: Bool { rcur != rtail }
-
   // MARK: Sync
 
   /// Lets one sync in at a time.
   /// - Returns: false when another is under way: then this one is skipped, and counts as done.
   public func begin() -> Bool { busy.compareExchange(expected: false, desired: true, ordering: .acquiring).exchanged }
   public func end() { busy.store(false, ordering: .releasing) }
+  /// Waits until no sync is under way, and keeps syncs out until `end`. For the control path: a sync takes microseconds.
+  public func beginWaiting() {
+    while !begin() { rw_pause() }
+  }
   private let skips = Atomic<UInt64>(0)
   public func countSkipped() { skips.wrappingAdd(1, ordering: .relaxed) }
   /// Syncs that found another one under way, and did nothing.
@@ -186,10 +161,10 @@ public final class Kring: @unchecked Sendable {
   }
 
   /// A slot of the program's, read once: its index is of a buffer that the program holds, its length
-  /// fits. nil for any other; the caller then calls `lose`.
+  /// fits, behind the packet's offset. nil for any other; the caller then calls `lose`.
   @inline(__always) public func checkedSlot(_ i: UInt32) -> NetmapSlot? {
     let slot = ring.slot(i)
-    guard ledger.isHeld(slot.bufferIndex, by: holder), Int(slot.length) <= bufferSize else { return nil }
+    guard ledger.isHeld(slot.bufferIndex, by: holder), fits(slot) else { return nil }
     return slot
   }
 
@@ -210,24 +185,32 @@ public final class Kring: @unchecked Sendable {
 
   /// Gives head, cur and tail their trusted values, and empties slots with impossible contents: a
   /// slot whose index is none loses index and length, one that is too long loses its length alone.
+  /// Of receive rings only the program's slots are looked at: the others are the adapter's to write,
+  /// perhaps on another thread, and whatever stands in them means nothing.
   @discardableResult public func reset() -> (from: UInt32, to: UInt32)? {
     counters.resets &+= 1
     isFaulted = true
     ring.storeHead(rhead)
     ring.storeCur(rcur)
     ring.storeTail(rtail)
-    var i: UInt32 = 0
-    while i < count {
-      let slot = ring.slot(i)
-      if slot.bufferIndex < 2 || slot.bufferIndex >= ledger.count {
-        if slot.bufferIndex != 0 { counters.badIndexes &+= 1 }
-        ring.setSlot(i, bufferIndex: 0, length: 0, flags: slot.flags)
-      } else if Int(slot.length) > bufferSize {
-        counters.badLengths &+= 1
-        ring.setSlot(i, bufferIndex: slot.bufferIndex, length: 0, flags: slot.flags)
-      }
-      i &+= 1
+    let isSent = id.direction == .transmit
+    var i = isSent ? 0 : rhead, left = isSent ? count : distance(rhead, rtail)
+    while left > 0 {
+      sanitise(i)
+      i = next(i)
+      left &-= 1
     }
     return nil
+  }
+
+  private func sanitise(_ i: UInt32) {
+    let slot = ring.slot(i)
+    if slot.bufferIndex < 2 || slot.bufferIndex >= ledger.count {
+      if slot.bufferIndex != 0 { counters.badIndexes &+= 1 }
+      ring.setSlot(i, bufferIndex: 0, length: 0, flags: slot.flags)
+    } else if !fits(slot) {
+      counters.badLengths &+= 1
+      ring.setSlot(i, bufferIndex: slot.bufferIndex, length: 0, flags: slot.flags)
+    }
   }
 }

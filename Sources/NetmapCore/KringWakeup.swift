@@ -1,11 +1,12 @@
 // Select-wakeup: who sleeps on a ring, and how it is woken.
 //
 //    program: arm ─> look again ─> poll(2) on the descriptor ─> drain ─> disarm
-//    worker:  something came ─> notify: nobody armed? one load, and that was it
+//    worker:  something came ─> notify: nobody armed? a look, and that was it
 //
 // A program that waits on one ring arms that ring's wakeup; one that waits on several arms the one
 // of their direction, so that it sleeps on two descriptors at most, however many rings it holds.
 
+internal import CRingway
 public import Platform
 internal import Synchronization
 
@@ -35,8 +36,15 @@ public final class KringWakeup: Sendable {
     sleepers.load(ordering: .sequentiallyConsistent) > 0 || listening.load(ordering: .acquiring) > 0
   }
 
-  /// Something came, went, or broke. Costs one load or two when nobody waits.
+  /// Something came, went, or broke. Costs a fence and two loads when nobody waits.
   public func notify() {
+    // What came is visible before the look at who sleeps: whoever arms after that look sees it.
+    rw_fence()
+    notifyFenced()
+  }
+
+  /// The same behind a fence of the caller's: for several wakeups at once.
+  public func notifyFenced() {
     if sleepers.load(ordering: .sequentiallyConsistent) > 0 {
       sent.wrappingAdd(1, ordering: .relaxed)
       event.signal()

@@ -1,5 +1,6 @@
 // What stands behind a port's krings.
 
+internal import CRingway
 public import NetmapAPI
 public import NetmapCore
 public import Netisr
@@ -21,6 +22,9 @@ public protocol NetmapAdapter: AnyObject, Sendable {
   var tradesBuffers: Bool { get }
   /// Whether syncs respect `Kring.offset(of:)`: frames that start at an offset in their buffers (option OFFSETS).
   var supportsOffsets: Bool { get }
+  /// Whether a transmit slot comes back with the buffer that was sent. Zero-copy monitors take it then; of others (pipes,
+  /// which trade it for an empty one) they get a copy.
+  var returnsSentBuffers: Bool { get }
   /// The worker on which a ring must be synced; nil: on whatever thread asks.
   func worker(of ring: RingID) -> Worker?
   /// The region for a program that asks for none.
@@ -62,13 +66,17 @@ extension NetmapAdapter {
     }
     defer { kring.end() }
     guard let released = kring.prologue() else { return false }
+    if let tap = kring.tap { tap.handedOver(kring, released) }
     sync(kring, released: released)
+    if let tap = kring.tap { tap.willShow(kring) }
     kring.finalise()
+    if kring.id.direction == .receive { kring.stamp() }
     return !kring.isFaulted
   }
 
   public var tradesBuffers: Bool { false }
   public var supportsOffsets: Bool { false }
+  public var returnsSentBuffers: Bool { true }
   public func worker(of ring: RingID) -> Worker? { nil }
   public func defaultRegion(_ memory: NetmapMemory) throws(NetmapError) -> NetmapRegion { try memory.global() }
   public func admit(_ selection: RingSelection) throws(NetmapError) {}
@@ -77,8 +85,10 @@ extension NetmapAdapter {
 
   /// Rings of a program that waits for all of a direction, and of one that waits for this one, have something.
   public func wake(_ kring: Kring) {
-    kring.wakeup.notify()
-    (kring.id.direction == .transmit ? krings.transmitWakeup : krings.receiveWakeup).notify()
+    // One fence for both: what came is visible before the look at who sleeps.
+    rw_fence()
+    kring.wakeup.notifyFenced()
+    (kring.id.direction == .transmit ? krings.transmitWakeup : krings.receiveWakeup).notifyFenced()
   }
 }
 

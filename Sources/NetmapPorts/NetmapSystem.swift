@@ -17,11 +17,15 @@ public struct PortRequest: Sendable {
   /// An OFFSETS option.
   public var offsets: OffsetsOption?
 
-  public init(_ name: String, _ selection: RingSelection, register: RegisterRequest = RegisterRequest(), external: NetmapRegion? = nil) {
+  public init(
+    _ name: String, _ selection: RingSelection, register: RegisterRequest = RegisterRequest(), external: NetmapRegion? = nil,
+    offsets: OffsetsOption? = nil
+  ) {
     self.name = name
     self.selection = selection
     self.register = register
     self.external = external
+    self.offsets = offsets
   }
 }
 
@@ -36,6 +40,8 @@ public protocol NetmapPortProvider: AnyObject, Sendable {
 public final class NetmapSystem: Sendable {
   public let netisr: Netisr
   public let memory: NetmapMemory
+  /// Of all rings (`no_timestamp`).
+  public let settings = KringSettings()
   private let providers = Guarded<[any NetmapPortProvider]>([])
 
   /// - Parameter memory: its regions; shared by all ports.
@@ -84,6 +90,7 @@ public final class NetmapSystem: Sendable {
   /// Registers an adapter that is known. On worker 0.
   public func open(_ adapter: any NetmapAdapter, _ request: PortRequest) throws(NetmapError) -> NetmapPort {
     try adapter.admit(request.selection)
+    adapter.krings.settings = settings
     let region = try region(for: request, adapter)
     try adapter.prepare(region)
     let open = try adapter.krings.open(

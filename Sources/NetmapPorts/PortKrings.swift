@@ -19,6 +19,10 @@ public final class PortKrings: @unchecked Sendable {
   public var takenBy: String?
   /// Called when nothing of the port lies in its region any more.
   public var onRelease: ((NetmapRegion) -> Void)?
+  /// Told of rings that are made and of the last close: monitors.
+  var observers: [any PortObserver] = []
+  /// Given to every ring that is made.
+  public internal(set) var settings = KringSettings()
   private var entries: [RingID: Entry] = [:]
   private var busy = 0
   private var grave: [UInt32] = []
@@ -116,6 +120,7 @@ public final class PortKrings: @unchecked Sendable {
     for ring in made {
       entries[ring.id] = Entry(ring: ring, users: 0, isExclusive: selection.flags.contains(.exclusive))
     }
+    for observer in observers { observer.made(made) }
   }
 
   private func makeRing(
@@ -132,6 +137,7 @@ public final class PortKrings: @unchecked Sendable {
         do {
           let kring = Kring(
             id, memory, ledger: allocator.ledger, bufferSize: allocator.bufferSize, holder: holder, wakeup: try KringWakeup())
+          kring.settings = settings
           if trades { return PortRing(kring: kring, slots: ReceiveSlots(kring, indices: buffers, port: port ?? holder)) }
           let length = UInt16(truncatingIfNeeded: min(allocator.bufferSize, 0xffff))
           for (i, index) in buffers.enumerated() { kring.ring.setSlot(UInt32(i), NetmapSlot(bufferIndex: index, length: length)) }
@@ -189,7 +195,11 @@ public final class PortKrings: @unchecked Sendable {
     allocator.freeInterface(open.memory.index, owner: open.holder)
     open.region.leave()
     let left = opened.wrappingSubtract(1, ordering: .acquiringAndReleasing).newValue
-    if left == 0 { adapter.idle() }
+    if left == 0 {
+      adapter.idle()
+      for observer in observers { observer.closed() }
+      observers = []
+    }
     forgetRegion()
   }
 
@@ -201,6 +211,8 @@ public final class PortKrings: @unchecked Sendable {
     busy += remains.stillBusy
     for ring in rings {
       entries[ring.id] = nil
+      // No sync gets in any more: the memory may be another ring's in a moment.
+      ring.kring.beginWaiting()
       adapter.wake(ring.kring)
       allocator.freeRing(ring.kring.memory.index, owner: holder)
     }
@@ -240,6 +252,14 @@ public final class PortKrings: @unchecked Sendable {
   deinit {
     if let port { region?.allocator.retireOwner(port) }
   }
+}
+
+/// Looks on at a port's rings. Calls come on worker 0.
+protocol PortObserver: AnyObject, Sendable {
+  /// Rings that somebody is about to hold.
+  func made(_ rings: [PortRing])
+  /// Nobody holds the port any more.
+  func closed()
 }
 
 /// What a program holds of a port.
