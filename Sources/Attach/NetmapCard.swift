@@ -24,7 +24,6 @@
 // - Control (open, close) runs on worker 0, one at a time.
 
 internal import DMAMemory
-internal import Glibc
 internal import DriverKit
 internal import Ifnet
 public import NetmapAPI
@@ -146,15 +145,6 @@ public final class NetmapCard: NetmapAdapter, @unchecked Sendable {
       if let refused = batch.append(packet) { drop(refused, .noBuffer, queue: queue) }
     }
     if !batch.isEmpty { host.interface.input(&batch, queue: queue) }
-  }
-
-  /// The receive stamp: the time of the sync.
-  func stamp(_ kring: Kring) {
-    guard !settings.noTimestamp || kring.ring.loadFlags().contains(.timestamp) else { return }
-    var now = timespec()
-    // SAFETY: a local variable; CLOCK_REALTIME always exists.
-    _ = unsafe clock_gettime(CLOCK_REALTIME, &now)
-    kring.ring.storeTimestamp(seconds: Int64(now.tv_sec), microseconds: Int64(now.tv_nsec / 1000))
   }
 
   // MARK: The stack

@@ -206,7 +206,6 @@ final class NetmapQueue: QueueTenant, @unchecked Sendable {
     } else if let side = receive, let slots = side.slots, slots.kring === kring {
       card.release(released, of: slots, in: side.allocator, queue: index)
       if card.settings.noPendingInterrupt { _ = side.fill(driver, budget: Int(kring.count)) }
-      card.stamp(kring)
     }
   }
 

@@ -99,14 +99,18 @@ internal import Synchronization
 
   /// Goes on in the sender's place, if it has handed over more than was moved.
   private func carryOn() {
-    guard let sender else { return }
-    guard sender.kring.begin() else { return }
-    if sender.kring.unsent > 0 {
-      send(sender.kring)
-      sender.kring.finalise()
+    // A sender that is just syncing looks once more when it is done (`tryAgain`).
+    guard let sender, sender.kring.begin() else { return }
+    let kring = sender.kring, before = kring.hwcur
+    if kring.unsent > 0 {
+      send(kring)
+      kring.finalise()
+    } else {
+      stalled.store(false, ordering: .relaxed)
     }
-    sender.kring.end()
-    sender.wake()
+    let moved = kring.hwcur != before
+    kring.end()
+    if moved { sender.wake() }
   }
 
   // MARK: The sender's side
@@ -125,6 +129,7 @@ internal import Synchronization
   func send(_ kring: Kring) {
     guard kring.unsent > 0 else { return }
     guard let queue, sender?.kring === kring else { return stalled.store(true, ordering: .relaxed) }
+    stalled.store(false, ordering: .relaxed)
     let start = queue.produced
     var run = Run(from: kring.hwcur, to: kring.rhead, at: start)
     move(kring, queue, &run)
@@ -188,9 +193,7 @@ internal import Synchronization
   private func stall(_ queue: PipeQueue, _ produced: UInt32) -> UInt32 {
     stalled.store(true, ordering: .relaxed)
     rw_fence()
-    let room = queue.room(from: produced)
-    if room > 0 { stalled.store(false, ordering: .relaxed) }
-    return room
+    return queue.room(from: produced)
   }
 
   // MARK: One packet
