@@ -7,7 +7,7 @@
 //
 // A transmit sync trades the buffers of its slots for empty ones out of the peer's receive ring, so the sender has its
 // slots back at once and reader and writer run apart. What does not fit stays in the sender's ring: also while the other
-// end is not open. Whoever makes room carries on with it (`PipeLink.carryOn`), so that a writer that sleeps in something
+// end is not open or has not synced yet. Whoever makes room carries on with it (`PipeLink.carryOn`), so that a writer that sleeps in something
 // else than poll(2) has sent what it sent.
 //
 // Who touches what

@@ -58,7 +58,6 @@ internal import Synchronization
 
   func open(receiver made: PipeQueue) {
     quiet { queue = made }
-    carryOn()
   }
 
   /// What the sender handed over and nobody took is lost with its ring.
@@ -83,12 +82,9 @@ internal import Synchronization
 
   func receive(_ kring: Kring, released: (from: UInt32, to: UInt32)) {
     guard let queue, queue.side.kring === kring else { return }
-    guard queue.receive(released) else {
-      if isStalled { carryOn(kring, queue) }
-      return
-    }
+    if !queue.isReady { queue.getReady() }
     // The room is visible before the look at the flag: a sender that sets it after that look sees the room.
-    rw_fence()
+    if queue.receive(released) { rw_fence() }
     if isStalled { carryOn(kring, queue) }
   }
 
@@ -120,7 +116,7 @@ internal import Synchronization
     rw_fence()
     guard kring.begin() else { return }
     defer { kring.end() }
-    guard isStalled, let queue, queue.room(from: queue.produced) > 0, sender?.kring === kring, kring.unsent > 0 else { return }
+    guard isStalled, let queue, queue.isReady, queue.room(from: queue.produced) > 0, sender?.kring === kring, kring.unsent > 0 else { return }
     send(kring)
     kring.finalise()
   }
@@ -130,6 +126,11 @@ internal import Synchronization
     guard kring.unsent > 0 else { return }
     guard let queue, sender?.kring === kring else { return stalled.store(true, ordering: .relaxed) }
     stalled.store(false, ordering: .relaxed)
+    if !queue.isReady {
+      stalled.store(true, ordering: .relaxed)
+      rw_fence()
+      guard queue.isReady else { return }
+    }
     let start = queue.produced
     var run = Run(from: kring.hwcur, to: kring.rhead, at: start)
     move(kring, queue, &run)

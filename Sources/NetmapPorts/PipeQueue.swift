@@ -13,7 +13,7 @@ internal import NetmapCore
   let spare: UnsafeMutablePointer<UInt32>
   private let shared: UnsafeMutableRawPointer
   private enum At {
-    static let produced = 0, packets = 8, bytes = 16, consumed = 64, size = 128
+    static let produced = 0, packets = 8, bytes = 16, consumed = 64, ready = 68, size = 128
   }
 
   /// - Parameter side: a fresh receive ring: its slots' buffers are the sender's to fill.
@@ -38,6 +38,11 @@ internal import NetmapCore
   var produced: UInt32 { unsafe rw_load_acquire32(shared + At.produced) }
   /// The slot behind the last one that was given back. The receiver's to move.
   var consumed: UInt32 { unsafe rw_load_acquire32(shared + At.consumed) }
+
+  /// Whether the receiver has synced once: before that its program may still be setting the ring up (offsets).
+  var isReady: Bool { unsafe rw_load_acquire32(shared + At.ready) != 0 }
+  /// The receiver: packets may come.
+  func getReady() { unsafe rw_store_release32(shared + At.ready, 1) }
 
   /// Slots that the sender may fill.
   func room(from produced: UInt32) -> UInt32 { count &- 1 &- side.kring.distance(consumed, produced) }

@@ -16,6 +16,7 @@ struct PipeTests {
     for n in 0..<3 { TestFrame.put(tx, UInt64(n)) }
     a.sync(.transmit)
     #expect(rx.tail == 0, "shown at the reader's sync")
+    #expect(tx.tail == 63, "before its first sync the reader is not there yet")
     b.sync(.receive)
     #expect(rx.tail == 3 && (0..<3).map { rx.slot($0).bufferIndex } == sent, "no copy: the same buffers")
     #expect((0..<3).allSatisfy { rx.slot($0).flags == .bufferChanged })
@@ -25,7 +26,8 @@ struct PipeTests {
     b.sync(.receive)
     #expect(a.counters(RingID(.transmit, 0))?.packets == 3 && b.counters(RingID(.receive, 0))?.packets == 3)
     #expect(b.counters(RingID(.receive, 0))?.bytes == UInt64((0..<3).map { TestFrame.length($0, 0) }.reduce(0, +)))
-    // And the other way.
+    // And the other way, to a reader that is there.
+    a.sync(.receive)
     TestFrame.put(b.transmitRings[0], 9)
     b.sync(.transmit)
     a.sync(.receive)
@@ -113,6 +115,7 @@ struct PipeTests {
     let lab = try NetmapTestSystem.complete()
     let a = try lab.pipe("x{1"), b = try lab.pipe("x}1")
     let reader = try #require(b.krings.first { $0.id.direction == .receive }).wakeup
+    b.sync(.receive)
     for n in 0..<20 { TestFrame.put(a.transmitRings[0], UInt64(n)) }
     a.sync(.transmit)
     #expect(reader.count == 0, "a program that does not wait costs nothing")
