@@ -16,7 +16,7 @@ extension NetmapCard {
   /// Opens the card for a program of this process, without a `NetmapSystem`: from worker 0 or from a thread that is no
   /// worker.
   public func open(_ selection: RingSelection) throws(NetmapError) -> NetmapPort {
-    let system = NetmapSystem(netisr, memory: memory), name = name
+    let system = NetmapSystem(netisr, memory: memory, settings: settings.rings), name = name
     return try system.onControl { [self] () throws(NetmapError) in try system.open(self, PortRequest(name, selection)) }
   }
 

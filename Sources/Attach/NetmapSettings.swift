@@ -1,11 +1,13 @@
 // What can be set for all cards in netmap mode.
 
+public import NetmapCore
 internal import Synchronization
 
 /// netmap's settings, for any number of cards. Any thread.
 public final class NetmapSettings: Sendable {
   private let verbosity = Atomic(0)
-  private let unstamped = Atomic(false)
+  /// What holds for the rings of every kind of port.
+  public let rings = KringSettings()
   private let mitigating = Atomic(true)
   private let unprompted = Atomic(true)
 
@@ -18,8 +20,8 @@ public final class NetmapSettings: Sendable {
   }
   /// `no_timestamp`: receive rings get no time of their sync, unless their flag asks for it.
   public var noTimestamp: Bool {
-    get { unstamped.load(ordering: .relaxed) }
-    set { unstamped.store(newValue, ordering: .relaxed) }
+    get { rings.noTimestamp }
+    set { rings.noTimestamp = newValue }
   }
   /// `mitigate`: a queue's interrupt stays away from when its program has been woken until the program asks for what came.
   public var mitigate: Bool {

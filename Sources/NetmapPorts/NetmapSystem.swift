@@ -41,13 +41,14 @@ public final class NetmapSystem: Sendable {
   public let netisr: Netisr
   public let memory: NetmapMemory
   /// Of all rings (`no_timestamp`).
-  public let settings = KringSettings()
+  public let settings: KringSettings
   private let providers = Guarded<[any NetmapPortProvider]>([])
 
   /// - Parameter memory: its regions; shared by all ports.
-  public init(_ netisr: Netisr, memory: NetmapMemory) {
+  public init(_ netisr: Netisr, memory: NetmapMemory, settings: KringSettings = KringSettings()) {
     self.netisr = netisr
     self.memory = memory
+    self.settings = settings
   }
 
   /// Adds a provider; those that were added first are asked first.

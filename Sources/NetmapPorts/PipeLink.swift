@@ -60,8 +60,10 @@ internal import Synchronization
     quiet { queue = made }
   }
 
-  /// What the sender handed over and nobody took is lost with its ring.
+  /// What the sender handed over goes to a reader that is open, as far as there is room; the rest is lost with its ring.
   func closeSender() {
+    queue?.getReady()
+    carryOn()
     quiet {
       if let kring = sender?.kring { kring.counters.drops &+= UInt64(kring.unsent) }
       sender = nil
@@ -82,9 +84,10 @@ internal import Synchronization
 
   func receive(_ kring: Kring, released: (from: UInt32, to: UInt32)) {
     guard let queue, queue.side.kring === kring else { return }
-    if !queue.isReady { queue.getReady() }
+    let isFirst = !queue.isReady
+    if isFirst { queue.getReady() }
     // The room is visible before the look at the flag: a sender that sets it after that look sees the room.
-    if queue.receive(released) { rw_fence() }
+    if queue.receive(released) || isFirst { rw_fence() }
     if isStalled { carryOn(kring, queue) }
   }
 

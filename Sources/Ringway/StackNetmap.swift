@@ -46,8 +46,9 @@ extension Stack {
     regions.privateSizes = options.netmap.privateSizes
     regions.mostRegions = options.netmap.mostRegions
     regions.mostBytes = options.netmap.mostBytes
-    let system = NetmapSystem(netisr, memory: NetmapMemory(regions, space: space, reachable: { cards.mappers }))
     let settings = NetmapSettings()
+    let system = NetmapSystem(
+      netisr, memory: NetmapMemory(regions, space: space, reachable: { cards.mappers }), settings: settings.rings)
     system.add(CardPorts(interfaces, settings: settings))
     addControls(netisr, system, settings)
     return (system, settings)

@@ -58,6 +58,7 @@ struct PipeTests {
     let lab = try NetmapTestSystem.complete()
     let a = try lab.pipe("x{1")
     var b = try lab.pipe("x}1")
+    b.sync(.receive)
     for n in 0..<5 { TestFrame.put(b.transmitRings[0], UInt64(n)) }
     b.sync(.transmit)
     for n in 0..<7 { TestFrame.put(a.transmitRings[0], UInt64(n)) }
@@ -73,6 +74,7 @@ struct PipeTests {
     b.sync(.receive)
     check(TestFrame.take(b.receiveRings[0])?.number == 100, "what b had not read went with it")
     a.close()
+    b.sync(.receive)
     TestFrame.put(b.transmitRings[0], 1)
     b.sync(.transmit)
     #expect(b.wait(for: [.receive], milliseconds: 0) == [])
@@ -85,6 +87,7 @@ struct PipeTests {
     let lab = try NetmapTestSystem.complete()
     let a = try lab.pipe("x{1", slots: 8), b = try lab.pipe("x}1")
     let tx = a.transmitRings[0], rx = b.receiveRings[0]
+    b.sync(.receive)
     var n: UInt64 = 0
     for _ in 0..<2 {
       while tx.space > 0 {
