@@ -92,13 +92,18 @@ final class HostRing: @unchecked Sendable {
   }
 
   /// The program's sync of the receive ring: takes slots back, shows what came.
-  /// - Returns: nil when the ring is no longer this pair's.
-  func synchronise(receive kring: Kring) -> Bool {
+  /// - Parameter target: a transmit ring of the card's that gets the slots which the program marked.
+  /// - Returns: slots that went to `target`; nil when the ring is no longer this pair's.
+  func synchronise(receive kring: Kring, onto target: Kring?) -> Int? {
     receive.withLock { ring in
-      guard let slots = ring?.slots, slots.kring === kring else { return false }
-      if let released = kring.prologue() { slots.release(released) }
+      guard let slots = ring?.slots, slots.kring === kring else { return nil }
+      var forwarded = 0
+      if let released = kring.prologue() {
+        if let target { forwarded = ForwardDown.move(released, of: kring, onto: target) }
+        slots.release(released)
+      }
       kring.finalise()
-      return true
+      return forwarded
     }
   }
 

@@ -107,7 +107,7 @@ public final class NetmapCard: NetmapAdapter, @unchecked Sendable {
 
   public func synchronise(_ kring: Kring) -> Bool {
     if kring.id.isHost, kring.id.direction == .receive {
-      return hosts[kring.id.number].synchronise(receive: kring) && !kring.isFaulted
+      return synchroniseHost(kring)
     }
     guard holds(kring) else { return false }
     return synchroniseChecked(kring)
@@ -129,22 +129,6 @@ public final class NetmapCard: NetmapAdapter, @unchecked Sendable {
   /// Whether a kring is in use: on its owner.
   func holds(_ kring: Kring) -> Bool {
     kring.id.isHost ? hosts[kring.id.number].transmit === kring : queues[kring.id.number].holds(kring)
-  }
-
-  /// Slots given back by the program. Those it marked go up the stack, where the ring is transparent.
-  func release(_ released: (from: UInt32, to: UInt32), of slots: ReceiveSlots, in allocator: NetmapAllocator, queue: Int) {
-    guard slots.kring.ring.loadFlags().contains(.forward) else { return slots.release(released) }
-    var batch = PacketBatch(capacity: NetmapReceive.batchSize)
-    let pool = host.stackPool(ofQueue: queue), base = unsafe allocator.bufferBase, size = slots.kring.bufferSize
-    slots.release(released) { slot in
-      guard slot.flags.contains(.forward), Int(slot.length) >= HostRing.shortest, Int(slot.length) <= size else { return }
-      // SAFETY: the ledger has just said that the index is a buffer of the program's.
-      let bytes = unsafe UnsafeRawBufferPointer(start: base + Int(slot.bufferIndex) * size, count: Int(slot.length))
-      guard let packet = unsafe StackCopy.make(of: bytes, from: pool) else { return count(1, bytes: bytes.count, .noBuffer, queue: queue) }
-      if batch.room == 0 { host.interface.input(&batch, queue: queue) }
-      if let refused = batch.append(packet) { drop(refused, .noBuffer, queue: queue) }
-    }
-    if !batch.isEmpty { host.interface.input(&batch, queue: queue) }
   }
 
   // MARK: The stack

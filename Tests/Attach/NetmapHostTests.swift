@@ -163,6 +163,111 @@ import Testing
     #expect(lab.stack.frames == [6, 8].map { NetmapLab.frame($0) })
   }
 
+  @Test("Transparent mode downwards: marked slots of the host ring leave by the card, with their buffers", arguments: NetmapModel.allCases)
+  func forwardDown(kind: NetmapModel) throws {
+    let lab = try NetmapLab(kind)
+    let before = lab.freeBuffers
+    let port = try lab.card.open(RingSelection(.nicAndSoftware))
+    let ring = try #require(port.hostReceiveRings.first)
+    func mark(_ which: (Int) -> Bool) {
+      var i = ring.head, n = 0
+      while i != ring.tail {
+        var slot = ring.slot(i)
+        if which(n) { slot.flags.insert(.forward) }
+        ring.setSlot(i, slot)
+        i = ring.next(i)
+        n += 1
+      }
+    }
+    for i in 0..<10 { check(lab.stackSends(NetmapLab.frame(i))) }
+    lab.netisr.settle()
+    port.sync(.receive)
+    mark { _ in true }
+    _ = lab.read(ring, limit: 5)
+    port.sync(.receive)
+    lab.poll(2)
+    #expect(lab.wire.sent.isEmpty, "the ring's own flag is off")
+    ring.ring.storeFlags(.forward)
+    mark { $0 % 2 == 0 }
+    // Slots 5 to 9, of which the earlier marks still hold; the second and the fourth are unmarked here.
+    for n in [1, 3] {
+      var slot = ring.slot(ring.head + UInt32(n))
+      slot.flags.remove(.forward)
+      ring.setSlot(ring.head + UInt32(n), slot)
+    }
+    let indexes = (0..<5).map { ring.slot(ring.head + UInt32($0)).bufferIndex }
+    _ = lab.read(ring)
+    port.sync(.receive)
+    let sent = try #require(port.transmitRings.first)
+    #expect(sent.head == 3 && (0..<3).map { sent.slot(UInt32($0)).bufferIndex } == [indexes[0], indexes[2], indexes[4]])
+    lab.poll(3)
+    #expect(lab.wire.sent.map(\.bytes) == [5, 7, 9].map { NetmapLab.frame($0) })
+    // More than the card's ring has room for: the rest is lost and counted, and nothing is stuck.
+    for i in 0..<63 { check(lab.stackSends(NetmapLab.frame(100 + i))) }
+    lab.netisr.settle()
+    port.sync(.receive)
+    for _ in 0..<20 { check(lab.write(NetmapLab.frame(500), to: sent)) }
+    mark { _ in true }
+    _ = lab.read(ring)
+    port.sync(.receive)
+    lab.poll(4)
+    let drops = Int(port.counters(ring.id)?.drops ?? 0)
+    #expect(drops > 0 && lab.wire.sent.count == 3 + 20 + 63 - drops)
+    port.close()
+    lab.driver.stop()
+    lab.poll()
+    #expect(lab.freeBuffers == before)
+  }
+
+  @Test("Transparent mode upwards joins the slots of a frame")
+  func forwardFragments() throws {
+    let lab = try NetmapLab(.ixgbe, mtu: 9000)
+    let port = try lab.card.open(RingSelection(.nicAndSoftware))
+    let ring = try #require(port.receiveRings.first)
+    ring.ring.storeFlags(.forward)
+    lab.wire.send(NetmapLab.frame(1, count: 5000))
+    lab.wire.send(NetmapLab.frame(2, count: 60))
+    lab.poll(2)
+    port.sync(.receive)
+    let before = lab.pools[0].available
+    #expect(ring.space == 4)
+    for i in 0..<4 {
+      var slot = ring.slot(UInt32(i))
+      slot.flags.insert(.forward)
+      ring.setSlot(UInt32(i), slot)
+    }
+    _ = lab.read(ring)
+    port.sync(.receive)
+    #expect(lab.stack.frames == [NetmapLab.frame(1, count: 5000), NetmapLab.frame(2, count: 60)])
+    #expect(lab.pools[0].available == before)
+  }
+
+  @Test("Several pairs of host rings on request, one again when the port has been closed")
+  func pairs() throws {
+    let lab = try NetmapLab(.ixgbe, queues: 2, workers: 2)
+    lab.card.setHostRings(transmit: 2, receive: 3)
+    #expect(lab.card.counts == RingCounts(transmit: 2, receive: 2, hostTransmit: 2, hostReceive: 3))
+    let port = try lab.card.open(RingSelection(.nicAndSoftware))
+    #expect(port.hostTransmitRings.count == 2 && port.hostReceiveRings.count == 3)
+    lab.card.setHostRings(transmit: 9, receive: 9)
+    #expect(lab.card.counts.hostReceive == 3, "not while it is open")
+    // Each queue of the interface has the pair of its number.
+    for queue in 0..<2 { check(lab.stackSends(NetmapLab.frame(queue), queue: queue)) }
+    lab.netisr.settle()
+    port.sync(.receive)
+    for queue in 0..<2 { #expect(lab.read(port.hostReceiveRings[queue]) == [NetmapLab.frame(queue)]) }
+    for (n, ring) in port.hostTransmitRings.enumerated() { check(lab.write(NetmapLab.frame(10 + n), to: ring)) }
+    port.sync(.transmit)
+    #expect(lab.stack.frames == [NetmapLab.frame(10), NetmapLab.frame(11)])
+    let one = try lab.card.open(RingSelection(.oneSoftware(2)))
+    #expect(one.rings.map(\.id) == [RingID(.receive, 2, isHost: true)], "there are three to receive, two to send")
+    one.close()
+    port.close()
+    #expect(lab.card.counts.hostTransmit == 1 && lab.card.counts.hostReceive == 1)
+    lab.card.setHostRings(transmit: 1000, receive: 0)
+    #expect(lab.card.counts.hostTransmit == NetmapCard.mostHostRings)
+  }
+
   @Test("Waiting: ready at once, asleep until something comes, an error for a broken ring")
   func waiting() throws {
     let lab = try NetmapLab(.ixgbe)

@@ -71,8 +71,16 @@ final class NetmapLab: NetmapHost, InterfaceDriver, @unchecked Sendable {
   static let descriptors = 64
   private var sink = PacketBatch(capacity: 64)
 
-  init(_ kind: NetmapModel, queues: Int = 1, bufferSize: Int = 2048, mtu: Int = 1500, workers: Int = 1, strip: Bool = false) throws {
+  /// Bus addresses of the lab's memory.
+  let space: IOVAAllocator
+
+  /// - Parameter other: a lab with whose card this one shares programs' memory.
+  init(
+    _ kind: NetmapModel, queues: Int = 1, bufferSize: Int = 2048, mtu: Int = 1500, workers: Int = 1, strip: Bool = false,
+    sharing other: NetmapLab? = nil
+  ) throws {
     self.queues = queues
+    space = other?.space ?? IOVAAllocator()
     switch kind {
     case .e1000e: model = try E1000eModel(wire: wire)
     case .ixgbe: model = try Intel82599Model(device: 0x10f7, wire: wire)
@@ -89,9 +97,8 @@ final class NetmapLab: NetmapHost, InterfaceDriver, @unchecked Sendable {
     let sizes = PoolSizes(
       interfaces: 8, interfaceSize: 512, rings: 64, ringSize: 4352, buffers: 4096, bufferSize: bufferSize,
       minimumBuffers: 4096, descriptorBytes: 1 << 20)
-    let space = IOVAAllocator()
     stackAllocator = try NetmapAllocator(sizes: sizes, backing: .normalPages, reachable: [function], space: space)
-    memory = Self.makeMemory(sizes, [function], space)
+    memory = other?.memory ?? Self.makeMemory(sizes, [function], space)
     region = try memory.global()
     var options = PortOptions()
     options.queues = queues
