@@ -36,6 +36,7 @@ let package = Package(
     .executable(name: "ringway", targets: ["ringway"]),
     .executable(name: "ringwayd", targets: ["ringwayd"]),
     .library(name: "ringway-netmap", type: .dynamic, targets: ["NetmapPreload"]),
+    .library(name: "ringway-netmap-client", type: .dynamic, targets: ["NetmapClientExports"]),
     .executable(name: "ringway-model", targets: ["ringway-model"]),
   ],
   traits: [
@@ -68,7 +69,7 @@ let package = Package(
       name: "PCINames", dependencies: [.target(name: "CPci", condition: .when(traits: ["PCINames"]))],
       path: "Sources/PCINames", swiftSettings: settings),
     module("ControlClient", ["CRingway", "Platform", "Control", system]),
-    module("NetmapClient", ["CRingway", "Platform", "NetmapAPI"]),
+    module("NetmapClient", ["CRingway", "Platform", "NetmapAPI", system]),
     module("DMAMemory", ["CRingway", "CHugetlbfs", "Platform", "DeviceIO", system]),
     // Floor 3
     module("VFIO", ["CRingway", "Platform", "DeviceIO", "PCI", "DMAMemory", system]),
@@ -168,6 +169,16 @@ let package = Package(
       linkerSettings: [
         .unsafeFlags([
           "-static-stdlib", "-Xlinker", "--version-script=\(Context.packageDirectory)/Sources/NetmapPreload/exports.map", "-Xlinker", "-z", "-Xlinker", "nodelete",
+        ])
+      ]),
+    // The same client for programs in C: header, and the functions behind it.
+    .target(name: "NetmapClientC", path: "Sources/NetmapClientC"),
+    .target(
+      name: "NetmapClientExports", dependencies: ["NetmapClientC", "CRingway", "NetmapAPI", "NetmapClient"], path: "Sources/NetmapClientExports",
+      exclude: ["exports.map"], swiftSettings: settings,
+      linkerSettings: [
+        .unsafeFlags([
+          "-static-stdlib", "-Xlinker", "--version-script=\(Context.packageDirectory)/Sources/NetmapClientExports/exports.map",
         ])
       ]),
     .executableTarget(

@@ -29,6 +29,7 @@ public final class NetmapPort {
   private let socket: String
   private let asked: RegisterRequest
   private let options: [FlatRequest.Option]
+  private let external: PortSpecification.ExternalFile?
   private var attachment: NetmapAttachment?
 
   /// Registers a port.
@@ -44,9 +45,41 @@ public final class NetmapPort {
     self.name = name
     self.socket = socket
     self.options = options
+    external = nil
     asked = request
     registration = request
     try open()
+  }
+
+  /// Registers the port that a text names as netmap's programs do: "netmap:ix0-1/T", "vale0:a", "netmap:ix0{1@2".
+  /// - Parameter change: a last word on the request: sizes, extra buffers, further flags.
+  /// - Throws: EINVAL with a sentence about the name; what the daemon says.
+  public init(
+    named text: String, socket: String = NetmapEnvironment.socket, _ change: (inout RegisterRequest) -> Void = { _ in }
+  ) throws(NetmapClientError) {
+    var specification: PortSpecification
+    do { specification = try NetmapPortName.parse(text) } catch { throw NetmapClientError(error.code.rawValue, error.problem) }
+    if let share = specification.share { specification.register.memoryID = try Self.region(of: share, socket) }
+    change(&specification.register)
+    name = specification.name
+    self.socket = socket
+    options = specification.request.options
+    external = specification.external
+    asked = specification.register
+    registration = asked
+    try open()
+  }
+
+  /// The number of the region that a port lies in.
+  private static func region(of port: String, _ socket: String) throws(NetmapClientError) -> UInt16 {
+    let descriptor = try NetmapChannel.connect(socket)
+    defer { _ = rw_raw_close(descriptor) }
+    let answer = try NetmapChannel.ask(
+      descriptor, NetmapRequestHead(.ioctl, number: NetmapIoctl.control), FlatRequest(.portInfo, name: port).encoded())
+    guard answer.errno == 0 else { throw answer.error(port) }
+    do throws(NetmapError) { return try PortInfo(decoding: try FlatRequest(decoding: answer.payload).body).memoryID } catch {
+      throw NetmapClientError(EIO, error.problem)
+    }
   }
 
   /// Uses a descriptor that another process registered and passed on; it is closed with the port.
@@ -54,6 +87,7 @@ public final class NetmapPort {
     self.name = name
     socket = NetmapEnvironment.socket
     options = []
+    external = nil
     asked = RegisterRequest()
     registration = asked
     self.descriptor = descriptor
@@ -66,9 +100,7 @@ public final class NetmapPort {
   private func open() throws(NetmapClientError) {
     descriptor = try NetmapChannel.connect(socket)
     do throws(NetmapClientError) {
-      let request = FlatRequest(.register, name: name, body: asked, options: options)
-      let answer = try NetmapChannel.ask(
-        descriptor, NetmapRequestHead(.ioctl, number: NetmapIoctl.control), request.encoded())
+      let answer = try register()
       guard answer.errno == 0 else { throw answer.error(name) }
       do throws(NetmapError) {
         registration = try RegisterRequest(decoding: try FlatRequest(decoding: answer.payload).body)
@@ -78,6 +110,20 @@ public final class NetmapPort {
       close()
       throw error
     }
+  }
+
+  /// The request itself, with the file of external memory.
+  private func register() throws(NetmapClientError) -> NetmapAnswer {
+    var request = FlatRequest(.register, name: name, body: asked, options: options)
+    var head = NetmapRequestHead(.ioctl, number: NetmapIoctl.control)
+    guard let external else { return try NetmapChannel.ask(descriptor, head, request.encoded()) }
+    let file: OwnedDescriptor
+    do { file = try OwnedDescriptor(opening: external.path, flags: O_RDWR) } catch {
+      throw NetmapClientError(error.errno.rawValue, "External memory: \(error).")
+    }
+    head.extra = UInt64(max(0, rw_file_size(file.raw)))
+    request.append(ExternalMemoryOption(start: 0, pools: external.pools))
+    return try NetmapChannel.ask(descriptor, head, request.encoded(), file: file.raw)
   }
 
   private func attach() throws(NetmapClientError) {

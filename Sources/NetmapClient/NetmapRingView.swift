@@ -37,7 +37,7 @@ public import CRingway
   public let header: UnsafeMutableRawPointer
   /// Buffer 0, and how many buffers from there on lie in the region.
   @usableFromInline let buffers: UnsafeMutableRawPointer
-  @usableFromInline let bufferCount: UInt32
+  public let bufferCount: UInt32
   /// Bytes of a buffer.
   public let bufferSize: UInt32
   public let slotCount: UInt32

@@ -92,4 +92,18 @@ struct ProgramTests {
     #expect(preloaded.status == 0)
     #expect(preloaded.output == plain.output)
   }
+
+  @Test(
+    "A program over the C client: its header, its errors as text",
+    .enabled(if: isThere("libringway-netmap-client.so"), "needs `swift build --product ringway-netmap-client`"))
+  func client() throws {
+    let daemon = FakeDaemon()
+    defer { daemon.stop() }
+    let sources = #filePath.split(separator: "/").dropLast(3).reduce("") { $0 + "/" + $1 } + "/Sources"
+    let program = try build("client", ["-I\(sources)/NetmapClientC/include", "-L\(products)", "-lringway-netmap-client", "-Wl,-rpath,\(products)"])
+    defer { unsafe unlink(program) }
+    let result = run(["timeout", "60", program], ["RINGWAY_NETMAP_SOCKET=\(daemon.path)"])
+    #expect(result.output == "fine\n")
+    #expect(result.status == 0)
+  }
 }
