@@ -49,6 +49,9 @@ extension Stack {
     let settings = NetmapSettings()
     let system = NetmapSystem(
       netisr, memory: NetmapMemory(regions, space: space, reachable: { cards.mappers }), settings: settings.rings)
+    // What a request asks for by mode or flags holds for every name; a switch's port is no interface's.
+    system.addSoftwarePorts()
+    system.add(ValePorts(netisr))
     system.add(CardPorts(interfaces, settings: settings))
     addControls(netisr, system, settings)
     return (system, settings)
