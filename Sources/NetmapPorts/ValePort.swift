@@ -173,6 +173,8 @@ final class ValePort: NetmapAdapter, @unchecked Sendable {
     for ring in rings {
       if ring.id.direction == .transmit { sources[ring.id.number].value = nil } else { queues[ring.id.number].value = nil }
       remains.program += RingRemains.slots(of: ring.kring)
+      // Whoever syncs now finds neither source nor queue; the ring is freed when nobody does.
+      ring.kring.end()
     }
     return remains
   }
