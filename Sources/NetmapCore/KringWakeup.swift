@@ -50,10 +50,11 @@ public final class KringWakeup: Sendable {
       event.signal()
     }
     guard listening.load(ordering: .acquiring) > 0 else { return }
-    let bodies = listeners.withLock { $0.map(\.body) }
-    for body in bodies {
+    // The array as it is: called outside of the lock, and not copied.
+    let current = listeners.withLock { $0 }
+    for listener in current {
       sent.wrappingAdd(1, ordering: .relaxed)
-      body()
+      listener.body()
     }
   }
 

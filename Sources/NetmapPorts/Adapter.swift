@@ -25,6 +25,8 @@ public protocol NetmapAdapter: AnyObject, Sendable {
   /// Whether a transmit slot comes back with the buffer that was sent. Zero-copy monitors take it then; of others (pipes,
   /// which trade it for an empty one) they get a copy.
   var returnsSentBuffers: Bool { get }
+  /// The card has left: nothing moves any more, and programs are told so. Any thread.
+  var isGone: Bool { get }
   /// The worker on which a ring must be synced; nil: on whatever thread asks.
   func worker(of ring: RingID) -> Worker?
   /// The region for a program that asks for none.
@@ -77,6 +79,7 @@ extension NetmapAdapter {
   public var tradesBuffers: Bool { false }
   public var supportsOffsets: Bool { false }
   public var returnsSentBuffers: Bool { true }
+  public var isGone: Bool { false }
   public func worker(of ring: RingID) -> Worker? { nil }
   public func defaultRegion(_ memory: NetmapMemory) throws(NetmapError) -> NetmapRegion { try memory.global() }
   public func admit(_ selection: RingSelection) throws(NetmapError) {}

@@ -14,7 +14,7 @@ extension NetmapServer {
   func run() {
     do { try loop(try Epoll()) } catch { options.log("netmap's thread cannot wait for programs: \(error)") }
     // All of them first: each may be waiting, and closing takes time.
-    for connection in connections.values { connection.session?.markGone() }
+    for connection in connections.values { connection.session?.waker.tellGone() }
     for token in connections.keys.sorted() { close(token) }
     for left in takeAdopted() { OwnedDescriptor(taking: left.descriptor).close() }
   }

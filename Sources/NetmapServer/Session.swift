@@ -19,12 +19,15 @@ final class SessionSocket: Sendable {
 final class SessionWaker: Sendable {
   private let page: PageMemory
   private let socket: SessionSocket
+  private let adapter: any NetmapAdapter
   private let sent = Atomic<UInt64>(0)
+  private let isOver = Atomic(false)
   var count: UInt64 { sent.load(ordering: .relaxed) }
 
-  init(_ page: PageMemory, _ socket: SessionSocket) {
+  init(_ page: PageMemory, _ socket: SessionSocket, _ adapter: any NetmapAdapter) {
     self.page = page
     self.socket = socket
+    self.adapter = adapter
   }
 
   /// Something came. From any thread; never waits.
@@ -32,8 +35,18 @@ final class SessionWaker: Sendable {
   func fire(_ armed: Int) {
     // What came is visible before the word is read; who sleeps has written it before his last look.
     rw_fence()
+    if adapter.isGone { return tellGone() }
     guard page.load(armed) != 0 else { return }
     page.store(armed, 0)
+    nudge()
+  }
+
+  /// The card has left, or the daemon ends: syncs fail from now on, and whoever waits learns it. Once; any thread.
+  func tellGone() {
+    guard !isOver.exchange(true, ordering: .acquiringAndReleasing) else { return }
+    page.store(SyncPage.stateOffset, SyncPage.gone)
+    rw_fence()
+    for ring in 0..<page.rings { page.wake(SyncPage.ring(ring) + SyncPage.done) }
     nudge()
   }
 
@@ -67,16 +80,17 @@ final class Session: Sendable {
       }
       let krings = port.krings
       let page = try PageMemory(rings: krings.count, doorbells: placed.workers.count)
+      let waker = SessionWaker(page, socket, port.adapter)
       self.page = page
+      self.waker = waker
       rings = zip(krings, placed.doorbells).map { ($0, $1) }
       var parts: [SessionPart] = []
       for (index, entry) in placed.workers.enumerated() {
         let own = rings.enumerated().filter { $0.element.doorbell == index }.map { (place: $0.offset, kring: $0.element.kring) }
         parts.append(
-          try SessionPart(entry.worker, entry.poller, index: index, page: page, adapter: port.adapter, krings: own))
+          try SessionPart(entry.worker, entry.poller, index: index, page: page, waker: waker, adapter: port.adapter, krings: own))
       }
       self.parts = parts
-      waker = SessionWaker(page, socket)
       for (i, part) in parts.enumerated() {
         do throws(NetmapError) { try part.start() } catch {
           for started in parts[..<i] { started.end() }
@@ -99,14 +113,6 @@ final class Session: Sendable {
   var doorbells: UInt64 { parts.reduce(0) { $0 &+ $1.rings } }
 
   func showFlags(_ flags: UInt32) { page.store(SyncPage.flagsOffset, flags) }
-
-  /// Syncs fail from now on; whoever waits learns it.
-  func markGone() {
-    page.store(SyncPage.stateOffset, SyncPage.gone)
-    rw_fence()
-    for part in parts { part.release() }
-    waker.nudge()
-  }
 
   /// No worker touches the rings when this returns. Not from a worker.
   func end() {

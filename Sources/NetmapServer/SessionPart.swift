@@ -15,6 +15,7 @@ internal import Synchronization
   /// Its number in the session: which doorbell of the page is its own.
   let index: Int
   let page: PageMemory
+  private let waker: SessionWaker
   private let adapter: any NetmapAdapter
   let krings: [Kring]
   private let count: Int
@@ -40,9 +41,11 @@ internal import Synchronization
   /// - Parameters:
   ///   - krings: with their places in the page.
   init(
-    _ worker: Worker, _ poller: SyncPoller, index: Int, page: PageMemory, adapter: any NetmapAdapter, krings: [(place: Int, kring: Kring)]
+    _ worker: Worker, _ poller: SyncPoller, index: Int, page: PageMemory, waker: SessionWaker, adapter: any NetmapAdapter,
+    krings: [(place: Int, kring: Kring)]
   ) throws(NetmapError) {
-    (self.worker, self.poller, self.index, self.page, self.adapter) = (worker, poller, index, page, adapter)
+    (self.worker, self.poller, self.index, self.page) = (worker, poller, index, page)
+    (self.waker, self.adapter) = (waker, adapter)
     self.krings = krings.map(\.kring)
     count = krings.count
     patience = poller.patience
@@ -112,6 +115,7 @@ internal import Synchronization
 
   private func synchronise(_ i: Int, _ offset: Int, _ request: UInt32) {
     let isClean = adapter.synchronise(krings[i])
+    if !isClean, adapter.isGone { waker.tellGone() }
     show(i, isFaulted: !isClean)
     page.store(offset + SyncPage.done, request)
     // Either this side sees that somebody waits, or he sees that it is done.
@@ -138,7 +142,4 @@ internal import Synchronization
     }
     return true
   }
-
-  /// Who waits for an answer learns that there will be none. From any thread.
-  func release() { for i in 0..<count { page.wake(unsafe offsets[i] + SyncPage.done) } }
 }
