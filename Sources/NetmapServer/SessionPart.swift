@@ -109,7 +109,6 @@ internal import Synchronization
       }
       i &+= 1
     }
-    if done > 0 { syncCount.wrappingAdd(UInt64(done), ordering: .relaxed) }
     return done
   }
 
@@ -117,6 +116,8 @@ internal import Synchronization
     let isClean = adapter.synchronise(krings[i])
     if !isClean, adapter.isGone { waker.tellGone() }
     show(i, isFaulted: !isClean)
+    // This worker alone writes it.
+    syncCount.store(syncCount.load(ordering: .relaxed) &+ 1, ordering: .relaxed)
     page.store(offset + SyncPage.done, request)
     // Either this side sees that somebody waits, or he sees that it is done.
     rw_fence()

@@ -7,6 +7,10 @@ import NetmapServer
 import Netisr
 import Platform
 import Synchronization
+import Testing
+
+/// One after the other: they count the process's descriptors.
+@Suite("netmap's server", .serialized) enum ServerSuites {}
 
 /// Memory that a program has mapped.
 @safe final class Mapping: @unchecked Sendable {
@@ -175,6 +179,8 @@ final class TestAdapter: NetmapAdapter, @unchecked Sendable {
   var counts = RingCounts(transmit: 2, receive: 2, hostTransmit: 1, hostReceive: 1)
   /// Workers that the card's rings want.
   var workers: [Worker] = []
+  let leaves = Atomic(false)
+  var isGone: Bool { leaves.load(ordering: .acquiring) }
 
   init(_ name: String) throws(NetmapError) {
     self.name = name
