@@ -88,7 +88,8 @@ public final class Kring: @unchecked Sendable {
   public var tap: (any KringTap)?
   /// When receive syncs are stamped. Set when the ring is made.
   public var settings: KringSettings?
-  private let busy = Atomic(false)
+  private let busy = Atomic(Kring.idle)
+  private static let idle: UInt8 = 0, busy: UInt8 = 1, retired: UInt8 = 2
 
   /// - Parameters:
   ///   - memory: a fresh ring, its slots filled with buffers that `holder` holds (or will).
@@ -122,11 +123,22 @@ public final class Kring: @unchecked Sendable {
 
   /// Lets one sync in at a time.
   /// - Returns: false when another is under way: then this one is skipped, and counts as done.
-  public func begin() -> Bool { busy.compareExchange(expected: false, desired: true, ordering: .acquiring).exchanged }
-  public func end() { busy.store(false, ordering: .releasing) }
+  public func begin() -> Bool { busy.compareExchange(expected: Self.idle, desired: Self.busy, ordering: .acquiring).exchanged }
+  public func end() { _ = busy.compareExchange(expected: Self.busy, desired: Self.idle, ordering: .releasing) }
   /// Waits until no sync is under way, and keeps syncs out until `end`. For the control path: a sync takes microseconds.
+  /// A ring that is retired has none, and stays so.
   public func beginWaiting() {
-    while !begin() { rw_pause() }
+    while !begin() {
+      if busy.load(ordering: .acquiring) == Self.retired { return }
+      rw_pause()
+    }
+  }
+  /// Waits until no sync is under way, and keeps syncs out for ever: the ring is about to go. Any number of times.
+  public func retire() {
+    while !busy.compareExchange(expected: Self.idle, desired: Self.retired, ordering: .acquiringAndReleasing).exchanged {
+      if busy.load(ordering: .acquiring) == Self.retired { return }
+      rw_pause()
+    }
   }
   private let skips = Atomic<UInt64>(0)
   public func countSkipped() { skips.wrappingAdd(1, ordering: .relaxed) }

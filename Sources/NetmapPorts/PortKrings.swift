@@ -212,7 +212,7 @@ public final class PortKrings: @unchecked Sendable {
     for ring in rings {
       entries[ring.id] = nil
       // No sync gets in any more: the memory may be another ring's in a moment.
-      ring.kring.beginWaiting()
+      ring.kring.retire()
       adapter.wake(ring.kring)
       allocator.freeRing(ring.kring.memory.index, owner: holder)
     }

@@ -4,7 +4,7 @@
 //    "v0"        made by VALE_NEWIF, lives until VALE_DELIF; on a switch while it is attached ("vale0:v0"), on none before:
 //                then what is sent is lost, and nothing comes
 //
-// A sync runs on the thread that asks. Closing a ring takes its `begin` for ever: a sync that is under way ends first, one
+// A sync runs on the thread that asks. Closing a ring retires it: a sync that is under way ends first, one
 // that comes later is skipped.
 
 internal import CRingway
@@ -166,7 +166,7 @@ final class ValePort: NetmapAdapter, @unchecked Sendable {
     var remains = RingRemains()
     for ring in rings {
       // No sync from here on.
-      while !ring.kring.begin() { sched_yield() }
+      ring.kring.retire()
     }
     // And no sender.
     exchange(rings.filter { $0.id.direction == .receive }.map { ($0.id.number, nil) })

@@ -49,8 +49,8 @@ struct DaemonBench {
     // The receiver announces itself with its first packet, which goes to everybody.
     let (to, from): (UInt8, UInt8) = packets == 1 ? (0xff, 2) : (2, 1)
     for slot in 0..<out.slotCount {
-      let bytes = out.bytes(out.slot(slot).buffer)
-      for i in unsafe 0..<min(size, bytes.count) {
+      let bytes = unsafe out.bytes(out.slot(slot).buffer)
+      for i in 0..<min(size, bytes.count) {
         unsafe bytes[i] = i < 6 ? (to == 0xff ? 0xff : i == 5 ? to : 2) : i < 12 ? (i == 11 ? from : 2) : UInt8(truncatingIfNeeded: i)
       }
     }
