@@ -28,8 +28,6 @@ internal import Synchronization
   var isActive = false
   /// Nanoseconds of the clock at the first fruitless look; 0: the last look found something.
   var idleSince: UInt64 = 0
-  /// Nanoseconds that the worker looks in vain before it wants to be woken: more when that pays, less when it does not.
-  var patience: UInt64
   private var token: WorkerToken?
   private var isEnded = false
 
@@ -48,7 +46,6 @@ internal import Synchronization
     (self.waker, self.adapter) = (waker, adapter)
     self.krings = krings.map(\.kring)
     count = krings.count
-    patience = poller.patience
     do { doorbell = try EventFD() } catch { throw NetmapError(.ENOMEM, "No descriptor for a doorbell: \(error).") }
     unsafe answered = .allocate(capacity: count)
     unsafe answered.initialize(repeating: 0, count: count)

@@ -2,7 +2,9 @@
 //
 //   asleep ──doorbell──> active: looked at in every pass ──nothing for a while──> asleep: says so in the page, looks again
 //
-// A session that is asleep costs nothing, however many there are. The worker itself sleeps when none is active.
+// A session that is asleep costs nothing, however many there are. A worker that has nothing else to do goes on looking for
+// `spin` and then sleeps with its sessions; one that is busy with others looks longer, because its looks cost little and it
+// hears doorbells late.
 
 internal import CRingway
 internal import Netisr
@@ -23,9 +25,6 @@ final class SyncPoller: WorkerPoller, @unchecked Sendable {
     event = try EventFD()
   }
 
-  /// Nanoseconds.
-  var patience: UInt64 { settings.spin.load(ordering: .relaxed) }
-
   func add(_ part: SessionPart) {
     guard !part.isActive else { return }
     part.isActive = true
@@ -44,10 +43,10 @@ final class SyncPoller: WorkerPoller, @unchecked Sendable {
       let part = active[i], done = part.serve()
       if done > 0 {
         handled += done
-        reward(part)
+        part.idleSince = 0
       } else {
         if now == 0 { now = clock.now() }
-        if rests(part, now) {
+        if rests(part, now, after: Self.patience) {
           drop(i)
           continue
         }
@@ -57,19 +56,13 @@ final class SyncPoller: WorkerPoller, @unchecked Sendable {
     return handled
   }
 
-  /// Looking paid: a little longer the next time.
-  private func reward(_ part: SessionPart) {
-    guard part.idleSince != 0 else { return }
-    part.idleSince = 0
-    part.patience = min(patience, part.patience &* 2)
-  }
+  /// Nanoseconds that a busy worker looks at a session in vain.
+  private static let patience: UInt64 = 500_000
 
   /// Whether a session was looked at long enough, and sleeps now.
-  private func rests(_ part: SessionPart, _ now: UInt64) -> Bool {
+  private func rests(_ part: SessionPart, _ now: UInt64, after patience: UInt64) -> Bool {
     if part.idleSince == 0 { part.idleSince = now }
-    guard now &- part.idleSince >= part.patience, part.rest() else { return false }
-    part.patience = min(patience, max(patience / 8, part.patience / 2))
-    return true
+    return now &- part.idleSince >= patience && part.rest()
   }
 
   private func drop(_ i: Int) {
@@ -80,9 +73,9 @@ final class SyncPoller: WorkerPoller, @unchecked Sendable {
 
   func arm() -> Bool {
     guard !active.isEmpty else { return false }
-    let now = clock.now()
+    let now = clock.now(), spin = settings.spin.load(ordering: .relaxed)
     var i = 0
-    while i < active.count { if rests(active[i], now) { drop(i) } else { i += 1 } }
+    while i < active.count { if rests(active[i], now, after: spin) { drop(i) } else { i += 1 } }
     return !active.isEmpty
   }
 
