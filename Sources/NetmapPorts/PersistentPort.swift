@@ -18,7 +18,7 @@ extension ValePorts {
     (wanted.transmitRings, wanted.receiveRings) = (request.transmitRings, request.receiveRings)
     let shape = ValeShape(wanted)
     let region = request.memoryID != 0
-      ? try system.memory.find(request.memoryID) : try system.memory.makePrivate(shape.sizes, name: name)
+      ? try system.memory.find(request.memoryID) : try system.memory.makePrivate(shape.sizes(system.memory), name: name)
     let port = try ValePort(name, shape, region: region, persistent: true, options: options, clock: netisr.clock)
     persistent[name] = port
     port.describe(&wanted)

@@ -94,11 +94,12 @@ internal import NetmapCore
 enum PipeLoops {
   /// What stays of a slot that is sent, besides index and length: the program's own flags. Not the ones that would send
   /// the reader to somebody's memory or tell it what is not so.
-  static let kept: UInt64 =
+  @inline(__always) static var kept: UInt64 {
     0xffff_ffff | 0xffff << 32 | UInt64(0xff00 | SlotFlags.moreFragments.rawValue | SlotFlags.forward.rawValue | SlotFlags.noLearn.rawValue) << 48
-  static let changed = UInt64(SlotFlags.bufferChanged.rawValue) << 48
-  static let length: UInt64 = 0xffff << 32
-  static let more = UInt64(SlotFlags.moreFragments.rawValue) << 48
+  }
+  @inline(__always) static var changed: UInt64 { UInt64(SlotFlags.bufferChanged.rawValue) << 48 }
+  @inline(__always) static var length: UInt64 { 0xffff << 32 }
+  @inline(__always) static var more: UInt64 { UInt64(SlotFlags.moreFragments.rawValue) << 48 }
 
   /// Notes the buffers of slots that a reader gives back.
   /// - Returns: how many; fewer than `count` when a slot names what is not the program's.

@@ -18,7 +18,7 @@ extension ValeSource {
   ///   - header: bytes of the virtio-net header before each frame here.
   func deliver(_ only: FrameList, _ everybody: FrameList, header: Int, to route: ValeRoute) {
     let queue = route.queue
-    let isPlain = header == route.header && route.bufferSize >= kring.bufferSize
+    let isPlain = header == route.header && route.bufferSize >= bufferSize
     let wanted = isPlain ? only.slots &+ everybody.slots : slots(only, everybody, within: .max, header: header, route)
     let lease = queue.reserve(wanted) { space in
       slots(only, everybody, within: space, header: isPlain ? nil : header, route)
@@ -26,7 +26,7 @@ extension ValeSource {
     var (one, all) = (only.head, everybody.head), counted = ValeCounters()
     if lease.count > 0 {
       if isPlain {
-        fill(lease, &one, &all, queue, &counted)
+        fill(lease, &one, &all, queue, ValeOffsets(queue.kring), &counted)
       } else {
         convert(lease, &one, &all, header: header, route, &counted)
       }
@@ -66,13 +66,14 @@ extension ValeSource {
     @_noAllocation @_noLocks
   #endif
   private func fill(
-    _ lease: ValeQueue.Lease, _ one: inout UInt16, _ all: inout UInt16, _ queue: ValeQueue, _ counted: inout ValeCounters
+    _ lease: ValeQueue.Lease, _ one: inout UInt16, _ all: inout UInt16, _ queue: ValeQueue, _ offsets: ValeOffsets,
+    _ counted: inout ValeCounters
   ) {
     let slots = unsafe queue.slots, base = unsafe queue.base, size = queue.bufferSize, count = queue.count
-    let ledger = queue.kring.ledger, holder = queue.kring.holder, notes = unsafe self.notes
+    let ledger = queue.ledger, holder = queue.holder, notes = unsafe self.notes
     var j = lease.start, left = Int(lease.count), packets: UInt64 = 0, bytes: UInt64 = 0, bad: UInt64 = 0
-    // SAFETY: `j` is below the count of slots; notes as in `pick`; a fragment's length is at most a buffer's here, and that
-    // at most a buffer's there; an index that is held is below the count of buffers.
+    // SAFETY: `j` is below the count of slots; notes as in `pick`; a fragment's length is held against the
+    // buffer's size; an index that is held is below the count of buffers.
     while left > 0, let k = pick(&one, &all) {
       let fragments = unsafe Int(notes[k].fragments)
       var f = 0
@@ -82,8 +83,11 @@ extension ValeSource {
         f &+= 1
         let more = f < fragments ? UInt64(SlotFlags.moreFragments.rawValue) &<< 48 : 0
         var word = more | UInt64(truncatingIfNeeded: fragments) &<< 56
-        if ledger.isHeld(index, by: holder), let from = unsafe UnsafeRawPointer(bitPattern: note.address) {
-          unsafe Self.copy(from, to: base + Int(index) &* size, Int(note.length))
+        let offset = unsafe offsets.isUsed ? offsets.offset(rw_read64(slot + 8)) : 0
+        if ledger.isHeld(index, by: holder), Int(note.length) <= size &- offset,
+          let from = unsafe UnsafeRawPointer(bitPattern: note.address)
+        {
+          unsafe copyFrame(from, to: base + (Int(index) &* size &+ offset), Int(note.length))
           word |= UInt64(index) | UInt64(note.length) &<< 32
           bytes &+= UInt64(note.length)
         } else {
@@ -98,25 +102,6 @@ extension ValeSource {
     counted.packets &+= packets
     counted.bytes &+= bytes
     counted.badIndexes &+= bad
-  }
-
-  /// Copies exactly `n` bytes: nothing of the sender's buffer but the frame leaves its region.
-  @inline(__always) static func copy(_ from: UnsafeRawPointer, to: UnsafeMutableRawPointer, _ n: Int) {
-    // SAFETY: of the copies here: all lie in the first `n` bytes; the last ones overlap what was copied before.
-    if n > 256 { return unsafe rw_copy(to, from, n) }
-    if n >= 64 {
-      var at = 0
-      while at &+ 64 <= n {
-        unsafe rw_copy(to + at, from + at, 64)
-        at &+= 64
-      }
-      if at < n { unsafe rw_copy(to + (n &- 64), from + (n &- 64), 64) }
-    } else if n >= 32 {
-      unsafe rw_copy(to, from, 32)
-      unsafe rw_copy(to + (n &- 32), from + (n &- 32), 32)
-    } else {
-      unsafe rw_copy(to, from, n)
-    }
   }
 
   // MARK: Between ports that differ
@@ -149,12 +134,16 @@ extension ValeSource {
       let index = unsafe rw_read32(slot)
       let more = f + 1 < fragments ? UInt64(SlotFlags.moreFragments.rawValue) &<< 48 : 0
       var word = more | UInt64(needed) &<< 56
-      if queue.kring.ledger.isHeld(index, by: queue.kring.holder), let from = unsafe UnsafeRawPointer(bitPattern: note.address) {
-        // SAFETY: the index is of a buffer; `slotsNeeded` has held the lengths against the buffer's size.
-        let to = unsafe queue.base + Int(index) * queue.bufferSize
-        let (cut, put) = f == 0 ? (header, route.header) : (0, 0), body = Int(note.length) - cut
+      let offset = unsafe ValeOffsets(queue.kring).offset(rw_read64(slot + 8))
+      let (cut, put) = f == 0 ? (header, route.header) : (0, 0), body = Int(note.length) - cut
+      // A header is written with 12 bytes, whatever its length.
+      if queue.ledger.isHeld(index, by: queue.holder), max(body + put, put > 0 ? 12 : 0) <= queue.bufferSize - offset,
+        let from = unsafe UnsafeRawPointer(bitPattern: note.address)
+      {
+        // SAFETY: the index is of a buffer; the length has just been held against the buffer's size.
+        let to = unsafe queue.base + (Int(index) * queue.bufferSize + offset)
         if f == 0 { unsafe writeHeader(note, header: header, route, to: to) }
-        unsafe Self.copy(from + cut, to: to + put, body)
+        unsafe copyFrame(from + cut, to: to + put, body)
         unsafe parts.append(UnsafeMutableRawBufferPointer(start: to + put, count: body))
         word |= UInt64(index) | UInt64(body + put) &<< 32
         counted.bytes &+= UInt64(body + put)
@@ -167,5 +156,24 @@ extension ValeSource {
     if route.header == 0, header > 0, head.marks & ValeNote.wantsChecksum != 0, unsafe parts.count == needed {
       unsafe fillChecksum(head, header: header, parts: parts)
     }
+  }
+}
+
+/// Copies exactly `n` bytes: nothing of the sender's buffer but the frame leaves its region.
+@inline(__always) func copyFrame(_ from: UnsafeRawPointer, to: UnsafeMutableRawPointer, _ n: Int) {
+  // SAFETY: of the copies here: all lie in the first `n` bytes; the last ones overlap what was copied before.
+  if n > 256 { return unsafe rw_copy(to, from, n) }
+  if n >= 64 {
+    var at = 0
+    while at &+ 64 <= n {
+      unsafe rw_copy(to + at, from + at, 64)
+      at &+= 64
+    }
+    if at < n { unsafe rw_copy(to + (n &- 64), from + (n &- 64), 64) }
+  } else if n >= 32 {
+    unsafe rw_copy(to, from, 32)
+    unsafe rw_copy(to + (n &- 32), from + (n &- 32), 32)
+  } else {
+    unsafe rw_copy(to, from, n)
   }
 }

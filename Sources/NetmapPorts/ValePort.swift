@@ -25,8 +25,6 @@ public struct ValeOptions: Sendable {
   /// Slots marked INDIRECT have their bytes in their own buffer: a library has copied them on the program's side. Without
   /// one such slots are refused and counted: this process follows no program's pointers.
   public var takesIndirect = false
-  /// The receive stamp is set only for rings that ask for it.
-  public var noTimestamp = false
   public init() {}
 }
 
@@ -51,14 +49,12 @@ struct ValeShape: Equatable, Sendable {
     extraBuffers = min(Int(request.extraBuffers), Self.mostExtra)
   }
 
-  /// The pools of a region for one such port, a pipe on it, and several descriptors.
-  var sizes: PoolSizes {
-    let rings = transmitRings + receiveRings, slots = max(transmitSlots, receiveSlots)
-    let buffers = transmitRings * transmitSlots + receiveRings * receiveSlots + extraBuffers + 2
-    func round(_ bytes: Int) -> Int { (bytes + 63) & ~63 }
-    return PoolSizes(
-      interfaces: 8, interfaceSize: round(56 + 8 * (rings + 2)), rings: rings,
-      ringSize: round(256 + 16 * slots), buffers: buffers, bufferSize: 2048, minimumBuffers: buffers, descriptorBytes: 4096)
+  var counts: RingCounts { RingCounts(transmit: transmitRings, receive: receiveRings, hostTransmit: 0, hostReceive: 0) }
+
+  /// The pools of a region of the port's own.
+  func sizes(_ memory: NetmapMemory) throws(NetmapError) -> PoolSizes {
+    try memory.options.privateSizes.holding(
+      counts, transmitSlots: transmitSlots, receiveSlots: receiveSlots, extraBuffers: extraBuffers)
   }
 }
 
@@ -87,7 +83,7 @@ final class ValePort: NetmapAdapter, @unchecked Sendable {
   ) throws(NetmapError) {
     krings = try PortKrings()
     station = ValeStation(name, queues: shape.receiveRings)
-    counts = RingCounts(transmit: shape.transmitRings, receive: shape.receiveRings, hostTransmit: 0, hostReceive: 0)
+    counts = shape.counts
     self.shape = shape
     self.region = region
     persistentName = persistent ? name : nil
@@ -100,12 +96,13 @@ final class ValePort: NetmapAdapter, @unchecked Sendable {
   // MARK: What it is
 
   var name: String { station.name }
+  var supportsOffsets: Bool { true }
   func slots(_ direction: RingDirection, host: Bool) -> Int {
     direction == .transmit ? shape.transmitSlots : shape.receiveSlots
   }
   func defaultRegion(_ memory: NetmapMemory) throws(NetmapError) -> NetmapRegion {
     if let region { return region }
-    let made = try memory.makePrivate(shape.sizes, name: name)
+    let made = try memory.makePrivate(try shape.sizes(memory), name: name)
     region = made
     return made
   }
@@ -214,16 +211,6 @@ final class ValePort: NetmapAdapter, @unchecked Sendable {
     if i != released.to { kring.lose(i, head: i) }
     queue.setLimit(kring.previous(i))
     kring.hwtail = queue.ready
-    stamp(kring)
-  }
-
-  /// The receive stamp: the time of the sync.
-  private func stamp(_ kring: Kring) {
-    guard !options.noTimestamp || kring.ring.loadFlags().contains(.timestamp) else { return }
-    var now = timespec()
-    // SAFETY: a local variable; CLOCK_REALTIME always exists.
-    _ = unsafe clock_gettime(CLOCK_REALTIME, &now)
-    kring.ring.storeTimestamp(seconds: Int64(now.tv_sec), microseconds: Int64(now.tv_nsec / 1000))
   }
 
   /// What a ring's queue counted.

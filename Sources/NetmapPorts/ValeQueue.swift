@@ -37,6 +37,8 @@ struct ValeCounters: Equatable, Sendable {
   let base: UnsafeMutableRawPointer
   let count: UInt32
   let bufferSize: Int
+  let ledger: BufferLedger
+  let holder: BufferOwner
   /// Tells the owner that there is something, or that there is no room. Quick, from any thread.
   let wake: @Sendable () -> Void
   /// The first slot that must not be filled. The owner's to move.
@@ -79,6 +81,8 @@ struct ValeCounters: Equatable, Sendable {
     unsafe self.base = unsafe base
     count = kring.count
     bufferSize = kring.bufferSize
+    ledger = kring.ledger
+    holder = kring.holder
     self.wake = wake
     self.limit = Atomic(limit)
     published = Atomic(write)

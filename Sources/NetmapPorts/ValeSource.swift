@@ -34,6 +34,24 @@ struct ValeNote: BitwiseCopyable {
   static let wantsChecksum: UInt8 = 2, wantsSegments: UInt8 = 4
 }
 
+/// Where frames start in their buffers.
+struct ValeOffsets: BitwiseCopyable {
+  private var mask: UInt64 = 0, largest: UInt64 = 0
+  init() {}
+  init(_ kring: Kring) {
+    mask = kring.offsetMask
+    largest = UInt64(truncatingIfNeeded: kring.largestOffset)
+  }
+  var isUsed: Bool { mask != 0 }
+  /// Bytes, at most a buffer's.
+  @inline(__always) func offset(_ pointer: UInt64) -> Int { Int(truncatingIfNeeded: min(pointer & mask, largest)) }
+}
+
+/// What a sending ring counts.
+struct ValeTally: BitwiseCopyable {
+  var packets: UInt64 = 0, bytes: UInt64 = 0, drops: UInt64 = 0, badIndexes: UInt64 = 0, badLengths: UInt64 = 0
+}
+
 /// The frames of a batch for one destination.
 struct FrameList: BitwiseCopyable {
   var head = ValeSource.none
@@ -54,6 +72,16 @@ struct FrameList: BitwiseCopyable {
 
   let kring: Kring
   let base: UnsafeMutableRawPointer
+  // The kring's, at hand without a reference to it.
+  private let slots: UnsafeMutableRawPointer
+  private let count: UInt32
+  let bufferSize: Int
+  private let ledger: BufferLedger
+  private let holder: BufferOwner
+  /// Option OFFSETS of the ring, as it is at this sync.
+  private var offsets = ValeOffsets()
+  /// What has been counted since `settle`.
+  private var counted = ValeTally()
   /// Slots marked INDIRECT have their bytes in their own buffer.
   let takesIndirect: Bool
   let notes: UnsafeMutablePointer<ValeNote>
@@ -69,6 +97,11 @@ struct FrameList: BitwiseCopyable {
   init(_ kring: Kring, base: UnsafeMutableRawPointer, takesIndirect: Bool) {
     self.kring = kring
     unsafe self.base = unsafe base
+    unsafe slots = kring.ring.base + RingOffset.slots
+    count = kring.count
+    bufferSize = kring.bufferSize
+    ledger = kring.ledger
+    holder = kring.holder
     self.takesIndirect = takesIndirect
     let capacity = Self.batch + Self.mostFragments
     unsafe notes = .allocate(capacity: capacity)
@@ -88,6 +121,19 @@ struct FrameList: BitwiseCopyable {
     unsafe served.deallocate()
   }
 
+  /// Before a sync's first batch.
+  func begin() { offsets = ValeOffsets(kring) }
+
+  /// After a sync's last batch: the kring's counters get what was counted.
+  func settle() {
+    kring.counters.packets &+= counted.packets
+    kring.counters.bytes &+= counted.bytes
+    kring.counters.drops &+= counted.drops
+    kring.counters.badIndexes &+= counted.badIndexes
+    kring.counters.badLengths &+= counted.badLengths
+    counted = ValeTally()
+  }
+
   // MARK: From slots to notes
 
   /// Notes whole frames of the slots `from ..< end`, up to a batch. A frame whose last slot has not been handed over stays
@@ -97,8 +143,8 @@ struct FrameList: BitwiseCopyable {
     @_noAllocation @_noLocks
   #endif
   func collect(from: UInt32, to end: UInt32) -> (count: Int, next: UInt32) {
-    let count = kring.count, ledger = kring.ledger, holder = kring.holder, size = kring.bufferSize
-    let slots = unsafe kring.ring.base + RingOffset.slots
+    let count = self.count, ledger = self.ledger, holder = self.holder, size = bufferSize, offsets = self.offsets
+    let slots = unsafe self.slots, notes = unsafe self.notes, base = unsafe self.base
     let refused: UInt64 = takesIndirect ? 0 : UInt64(SlotFlags.indirect.rawValue) &<< 48
     let more = UInt64(SlotFlags.moreFragments.rawValue) &<< 48
     let most = min(Self.mostFragments, Int(count) &- 1)
@@ -109,11 +155,12 @@ struct FrameList: BitwiseCopyable {
       let word = unsafe rw_read64(slots + Int(i) &* RingOffset.slotSize)
       let index = UInt32(truncatingIfNeeded: word), length = UInt16(truncatingIfNeeded: word >> 32)
       let isHeld = ledger.isHeld(index, by: holder)
-      if !isHeld || Int(length) > size || word & refused != 0 {
+      let offset = unsafe offsets.isUsed ? offsets.offset(rw_read64(slots + Int(i) &* RingOffset.slotSize + 8)) : 0
+      if !isHeld || Int(length) > size &- offset || word & refused != 0 {
         isBad = true
-        note(bad: i, isHeld: isHeld, isLong: Int(length) > size)
+        note(bad: i, isHeld: isHeld, isLong: Int(length) > size &- offset)
       }
-      let address = unsafe isHeld ? base + Int(index) &* size : base
+      let address = unsafe isHeld ? base + (Int(index) &* size &+ offset) : base
       unsafe rw_prefetch(address)
       let marks = (word >> 48) & UInt64(SlotFlags.noLearn.rawValue) != 0 ? ValeNote.noLearn : 0
       unsafe notes[n] = ValeNote(address: UInt(bitPattern: address), length: length, marks: marks)
@@ -134,13 +181,13 @@ struct FrameList: BitwiseCopyable {
       }
       done = i
     }
-    kring.counters.drops &+= drops
+    counted.drops &+= drops
     return (first, done)
   }
 
   /// Counts what is wrong with a slot.
   @inline(never) private func note(bad slot: UInt32, isHeld: Bool, isLong: Bool) {
-    if !isHeld { kring.counters.badIndexes &+= 1 } else if isLong { kring.counters.badLengths &+= 1 }
+    if !isHeld { counted.badIndexes &+= 1 } else if isLong { counted.badLengths &+= 1 }
     if firstBad == nil, !isHeld || isLong { firstBad = slot }
   }
 
@@ -180,9 +227,9 @@ struct FrameList: BitwiseCopyable {
       }
       k &+= fragments
     }
-    kring.counters.packets &+= packets
-    kring.counters.bytes &+= bytes
-    kring.counters.drops &+= drops
+    counted.packets &+= packets
+    counted.bytes &+= bytes
+    counted.drops &+= drops
   }
 
   /// A frame's first byte; nil for one that is shorter than an Ethernet header.

@@ -106,6 +106,8 @@ final class ValeSwitch: @unchecked Sendable {
   /// - Returns: the first slot that stays with the ring: a frame's that is not complete.
   func forward(_ source: ValeSource, from: UInt32, to: UInt32, ring: Int, station: ValeStation, now: UInt32) -> UInt32 {
     lock.read {
+      source.begin()
+      defer { source.settle() }
       var at = from
       while at != to {
         let taken = source.collect(from: at, to: to)

@@ -30,6 +30,7 @@ struct ValeLab {
     var memory = NetmapMemoryOptions()
     memory.sizes = PoolSizes(
       interfaces: 16, interfaceSize: 1024, rings: 64, ringSize: 16640, buffers: 4096, minimumBuffers: 4096, descriptorBytes: 4096)
+    memory.privateSizes = PoolSizes(interfaces: 4, rings: 4, ringSize: 320, buffers: 16, minimumBuffers: 16)
     memory.mostRegions = regions
     system = NetmapSystem(netisr, memory: NetmapMemory(memory))
     ports = ValePorts(netisr, options: options)
@@ -57,10 +58,11 @@ struct ValeLab {
     } catch { return error.code }
   }
 
-  /// Nothing is left: no port, no region but the global one, and nothing in that.
+  /// Nothing is left: no port, and no region with anything in it.
   func isEmpty() -> Bool {
     netisr.settle()
-    return ports.report.isEmpty && (2...700).allSatisfy { system.memory.region(UInt16($0)) == nil }
+    return ports.report.isEmpty
+      && system.memory.regions.allSatisfy { $0.users == 0 && $0.allocator.statistics.prefix(3).allSatisfy { $0.inUse == 0 } }
   }
 }
 
