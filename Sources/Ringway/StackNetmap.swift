@@ -51,7 +51,10 @@ extension Stack {
       netisr, memory: NetmapMemory(regions, space: space, reachable: { cards.mappers }), settings: settings.rings)
     // What a request asks for by mode or flags holds for every name; a switch's port is no interface's.
     system.addSoftwarePorts()
-    system.add(ValePorts(netisr))
+    // The client library copies what slots marked INDIRECT point to: nobody else can reach a program's memory.
+    var switches = ValeOptions()
+    switches.takesIndirect = true
+    system.add(ValePorts(netisr, options: switches))
     system.add(CardPorts(interfaces, settings: settings))
     addControls(netisr, system, settings)
     return (system, settings)

@@ -107,6 +107,11 @@ class Lab:
             if self.cards:
                 self.start_models()
             self.start_daemon()
+            # The global region and a card's netmap side are made at their first use: that is no leak.
+            self.program("netmap-abi", "--only", "layout/null-port")
+            if self.cards:
+                self.program("netmap-abi", "--only", "card/fields")
+                self.program("netmap-abi", "--only", "card/fields", NETMAP_ABI_NIC=self.cards[1])
             self.before = self.account()
         except BaseException:
             self.close()
@@ -123,7 +128,9 @@ class Lab:
         self.sockets = sockets
 
     def configuration(self):
-        lines = ["[control]", f'socket = "{self.control}"', "[netmap]", f'socket = "{self.netmap}"', "[netisr]", "workers = 2",
+        # Private regions have room for another port's rings, or a pipe's.
+        lines = ["[control]", f'socket = "{self.control}"', "[netmap]", f'socket = "{self.netmap}"', "private-rings = 64",
+                 "private-buffers = 12290", 'region-bytes = "64G"', "[netisr]", "workers = 2",
                  "[memory]", f"huge = {'true' if self.options.huge else 'false'}"]
         for number, _ in enumerate(self.cards):
             lines += ["[[card]]", f'device = "vfio-user:{self.sockets[number]}"', f'addresses = ["198.18.{number + 1}.1/24"]']

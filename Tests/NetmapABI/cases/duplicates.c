@@ -146,7 +146,9 @@ static void many_at_once(void) {
 		char part[16];
 		snprintf(part, sizeof part, "{m%d", i / 2);
 		if (i & 1) part[0] = '}';
-		open_port(&port[i], end(part), ABI_ALL_NIC, 0);
+		memset(&port[i], 0, sizeof port[i]);
+		port[i].reg = (struct abi_register){.mode = ABI_ALL_NIC, .tx_slots = 64, .rx_slots = 64};
+		open_with(&port[i], end(part), NULL);
 	}
 	for (uint32_t i = 0; i < 30; i++) send_frame(&port[2 * i], 60, broadcast, host_mac(1), i);
 	for (uint32_t i = 0; i < 30; i++) expect_frame(&port[2 * i + 1], 60, i);

@@ -54,15 +54,21 @@ static void unknown_type(void) {
 }
 
 static void known_but_not_here(void) {
-	/* An option that the request has no use for. */
+	/* An option that the request has no use for: it is told so in the option, and the request goes on. */
 	struct abi_opt_csb option = {0};
 	struct abi_port_info info = {0};
 	struct abi_header head;
 	header(&head, ABI_PORT_INFO, "", &info);
 	link_option(&option, ABI_OPT_CSB, NULL);
 	head.options = (uintptr_t)&option;
-	CHECK_ERRNO(ioctl(device(), ABI_CTRL, &head), EOPNOTSUPP);
+	CHECK_OK(ioctl(device(), ABI_CTRL, &head));
 	CHECK_EQ(option.head.status, EOPNOTSUPP);
+	/* Not so REGISTER. */
+	struct abi_opt_loop_mode mode = {0};
+	struct abi_register reg = {.mode = ABI_ALL_NIC};
+	link_option(&mode, ABI_OPT_LOOP_MODE, NULL);
+	CHECK_ERRNO(with_options(device(), &reg, vale("a"), &mode), EOPNOTSUPP);
+	CHECK_EQ(mode.head.status, EOPNOTSUPP);
 }
 
 static void looped_list(void) {

@@ -275,6 +275,7 @@ static void passed_to_itself(void) {
 	send_descriptor(sockets[0], b.fd);
 	CHECK_OK(close(b.fd));
 	b.fd = receive_descriptor(sockets[1]);
+	CHECK_OK(rxsync(&b));
 	send_frame(&a, 60, broadcast, host_mac(1), 1);
 	CHECK_EQ(poll_one(b.fd, POLLIN, 2000), POLLIN);
 	expect_frame(&b, 60, 1);

@@ -27,7 +27,8 @@ static void order_of_indices(void) {
 	CHECK_EQ(ready(rx), 6);
 	CHECK_OK(txsync(&a));
 	CHECK_EQ(tx->head, 10);
-	CHECK_EQ(ready(tx), tx->num_slots - 1 - 6);
+	/* Slots come back at the latest when the other side is done with them. */
+	CHECK(ready(tx) >= tx->num_slots - 1 - 6);
 }
 
 static void cur_ahead_of_head(void) {
@@ -44,7 +45,8 @@ static void cur_ahead_of_head(void) {
 	CHECK_EQ(rx->cur, rx->tail);
 	CHECK_EQ(poll_one(b.fd, POLLIN, 0), 0); /* nothing new beyond cur */
 	CHECK_OK(txsync(&a));
-	CHECK_EQ(ready(tx), tx->num_slots - 1 - 8); /* and nothing is free again */
+	CHECK_EQ(rx->head, 0);
+	for (uint32_t i = 0; i < 8; i++) CHECK_EQ(frame_seed(buffer(rx, rx->slot[i].buf_idx)), i); /* all eight are still there */
 	put_frame(tx, 60, broadcast, host_mac(1), 8);
 	CHECK_OK(txsync(&a));
 	CHECK_EQ(poll_one(b.fd, POLLIN, 1000), POLLIN);
@@ -60,12 +62,14 @@ static void full_ring(void) {
 	pair(&a, &b);
 	struct abi_ring *tx = first_tx(&a), *rx = first_rx(&b);
 	uint32_t sent = 0;
-	for (int round = 0; round < 3; round++) {
+	for (uint32_t before = 1; sent != before;) {
+		before = sent;
 		while (tx->head != tx->tail) put_frame(tx, 60, broadcast, host_mac(1), sent++);
 		CHECK_OK(txsync(&a));
+		CHECK(sent <= 4 * tx->num_slots);
 	}
 	CHECK_OK(rxsync(&b));
-	CHECK(ready(rx) <= rx->num_slots - 1);
+	CHECK_EQ(ready(rx), rx->num_slots - 1); /* one slot stays empty */
 	CHECK_EQ(poll_one(a.fd, POLLOUT, 0), 0);
 	/* All that was taken comes out, in order, whole. */
 	for (uint32_t i = 0; i < sent; i++) {
