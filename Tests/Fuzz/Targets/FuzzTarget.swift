@@ -21,6 +21,8 @@ public enum FuzzTarget: String, CaseIterable, Sendable {
   case stack
   /// The control socket's bytes.
   case control
+  /// netmap's ports in front of a program that writes anything into its rings.
+  case netmap
   /// netmap's requests and messages as bytes.
   case netmapRequests = "netmap-requests"
 
@@ -33,6 +35,7 @@ public enum FuzzTarget: String, CaseIterable, Sendable {
     case .server: return ServerRun.run(&input)
     case .stack: return StackRun.run(&input)
     case .control: return ControlReads.run(&input)
+    case .netmap: return NetmapRun.run(&input)
     case .netmapRequests: return NetmapRequests.run(&input)
     }
   }

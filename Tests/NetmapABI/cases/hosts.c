@@ -171,7 +171,7 @@ static void attached(void) {
 	open_port(&a, vale("a"), ABI_ALL_NIC, 0);
 	open_port(&b, card(1), ABI_ALL_NIC, 0);
 	settle(&a, &b);
-	for (uint32_t i = 0; i < 500; i++) {
+	for (uint32_t i = 0; i < 150; i++) {
 		send_frame(&a, 60 + i, broadcast, host_mac(1), i);
 		expect_frame(&b, 60 + i, i);
 		send_frame(&b, 60 + i, broadcast, host_mac(2), i + 5000);

@@ -16,7 +16,7 @@ static const struct abi_case *const tables[] = {
 static const char *need_names[] = {"-", "cards", "two-cards"};
 
 static void run_here(const struct abi_case *one) {
-	alarm(20);
+	alarm(60);
 	one->run();
 	fflush(NULL);
 	_exit(0);
