@@ -15,15 +15,18 @@ internal import SystemPackage
   /// The part of the file: first byte and size.
   let start: UInt64
   let count: Int
-  private let entry: UInt32
+  private let entry: FaultGuard.Window
 
   /// - Throws: what mmap(2) says, or ENOSPC when the process guards too many mappings.
-  init(_ descriptor: Int32, start: UInt64, count: Int, isWritable: Bool, owner: UInt32) throws(Errno) {
+  init(_ descriptor: Int32, start: UInt64, count: Int, isWritable: Bool, flag: FaultFlag) throws(Errno) {
     let mapped = unsafe mmap(
       nil, count, isWritable ? PROT_READ | PROT_WRITE : PROT_READ, MAP_SHARED | MAP_NORESERVE, descriptor, off_t(start))
     guard let mapped = unsafe mapped, UInt(bitPattern: mapped) != .max else { throw Errno(rawValue: rw_errno()) }
     do {
-      entry = try MemoryGuard.add(base: UInt64(UInt(bitPattern: mapped)), count: UInt64(count + 4095) & ~4095, owner: owner)
+      // A file's pages may be huge; its zeros are normal ones wherever the kernel lets a page go alone.
+      let page = Int(ClientMemory.pageSize)
+      entry = try unsafe FaultGuard.add(
+        base: mapped, count: (count + page - 1) & ~(page - 1), pageSize: page, kind: .zeros, flag: flag)
     } catch {
       // SAFETY: the mapping made above.
       _ = unsafe munmap(mapped, count)
@@ -35,7 +38,7 @@ internal import SystemPackage
   }
 
   deinit {
-    MemoryGuard.remove(entry)
+    FaultGuard.remove(entry)
     // SAFETY: this object's own mapping.
     _ = unsafe munmap(base, count)
   }
@@ -62,20 +65,22 @@ final class ClientMemory {
   private struct Weak { weak var mapping: FileMapping? }
 
   private let memory: ModelMemory
-  private let owner: UInt32?
+  /// Raised when one of the client's files was shorter than it had said. nil when there are no more flags: then
+  /// nothing is mapped.
+  private let flag: FaultFlag?
   private var files: [FileKey: Weak] = [:]
 
   init(_ memory: ModelMemory) {
     self.memory = memory
-    owner = MemoryGuard.openOwner()
+    flag = try? FaultGuard.openFlag()
   }
   deinit {
     memory.unmapAll()
-    if let owner { MemoryGuard.closeOwner(owner) }
+    if let flag { FaultGuard.close(flag) }
   }
 
   /// Whether a file of the client's was shorter than it had said.
-  var wasCutShort: Bool { owner.map { MemoryGuard.hits($0) > 0 } ?? false }
+  var wasCutShort: Bool { flag?.isRaised ?? false }
 
   /// - Parameter flags: 1 the device may read, 2 it may write.
   /// - Throws: EINVAL, EEXIST for an overlap, ENOSPC for too many, or what mapping the file said.
@@ -100,7 +105,7 @@ final class ClientMemory {
   }
 
   private func mapping(of file: Int32, offset: UInt64, count: Int, isWritable: Bool) throws(Errno) -> FileMapping {
-    guard let owner else { throw .noSpace }
+    guard let flag else { throw .noSpace }
     var status = stat()
     // SAFETY: the kernel fills the local variable.
     guard unsafe fstat(file, &status) == 0 else { throw Errno(rawValue: rw_errno()) }
@@ -112,13 +117,13 @@ final class ClientMemory {
     let key = FileKey(device: UInt64(status.st_dev), inode: UInt64(status.st_ino), isWritable: isWritable)
     if let known = files[key]?.mapping, known.holds(offset, count) { return known }
     if UInt64(status.st_size) <= ClientMemory.largestFile,
-      let whole = try? FileMapping(file, start: 0, count: Int(status.st_size), isWritable: isWritable, owner: owner)
+      let whole = try? FileMapping(file, start: 0, count: Int(status.st_size), isWritable: isWritable, flag: flag)
     {
       if files.count > 1024 { files = files.filter { $0.value.mapping != nil } }
       files[key] = Weak(mapping: whole)
       return whole
     }
-    return try FileMapping(file, start: offset, count: count, isWritable: isWritable, owner: owner)
+    return try FileMapping(file, start: offset, count: count, isWritable: isWritable, flag: flag)
   }
 
   /// Takes everything away that lies in the range; nothing there is no error.

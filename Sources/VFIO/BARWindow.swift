@@ -15,7 +15,8 @@ internal import SystemPackage
   let count: Int
   private let mapped: Int
   private let fileOffset: UInt64
-  private let place: UInt32
+  private let flag: FaultFlag
+  private let place: FaultGuard.Window
 
   /// Maps `count` bytes at `fileOffset` of the device's file.
   /// - Parameters:
@@ -31,8 +32,15 @@ internal import SystemPackage
     unsafe base = made
     // A child of this process must not drive the card: two would feed one ring.
     _ = unsafe madvise(made, mapped, MADV_DONTFORK)
-    do {
-      place = try FaultTable.add(base: UInt64(UInt(bitPattern: made)), count: UInt64(mapped), event: event)
+    do throws(Errno) {
+      let flag = try FaultGuard.openFlag()
+      do throws(Errno) {
+        place = try unsafe FaultGuard.add(base: made, count: mapped, pageSize: page, kind: .ones, flag: flag, event: event)
+      } catch {
+        FaultGuard.close(flag)
+        throw error
+      }
+      self.flag = flag
     } catch {
       _ = unsafe munmap(made, mapped)
       throw error
@@ -42,11 +50,11 @@ internal import SystemPackage
   static let pageSize = Int(getpagesize())
 
   /// Whether an access has faulted since the mapping was made or made anew.
-  var hasFaulted: Bool { FaultTable.hasFaulted(place) }
+  var hasFaulted: Bool { flag.isRaised }
 
   /// Maps the device again at the same address, so that doorbells into it go on working.
   func remap(descriptor: Int32) throws(Errno) {
-    FaultTable.clearFault(place)
+    flag.clear()
     // SAFETY: replaces this object's own mapping in one step.
     let made = unsafe mmap(base, mapped, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, descriptor, off_t(fileOffset))
     guard UInt(bitPattern: made) != .max else { throw Errno(rawValue: rw_errno()) }
@@ -55,11 +63,12 @@ internal import SystemPackage
   /// Lets go of the device: reads give all ones from now on.
   func detach() {
     // Without memory for it the mapping stays, and with it the device's file; it goes with the window.
-    _ = unsafe FaultTable.cover(base: UInt64(UInt(bitPattern: base)), count: UInt64(mapped))
+    _ = FaultGuard.cover(place)
   }
 
   deinit {
-    FaultTable.remove(place)
+    FaultGuard.remove(place)
+    FaultGuard.close(flag)
     // SAFETY: this object's own mapping; nobody holds the object any more.
     _ = unsafe munmap(base, mapped)
   }

@@ -30,7 +30,7 @@
 //   unmapped, reset, registers taken away, descriptors closed. Twice is as good as once, and a
 //   function that is dropped is closed.
 // - Registers that have been handed out stay readable for ever: once the card is gone or closed
-//   they answer all ones (FaultTable.swift).
+//   they answer all ones (FaultGuard, in Platform).
 // - What the kernel (or a vfio-user server) answers is bounded and checked before it is believed.
 // - A server that dies, is silent for too long or breaks the protocol is a card that was pulled out:
 //   all ones, ENODEV, and `takeEvents` says that it wants to go.

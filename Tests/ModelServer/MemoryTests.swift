@@ -148,9 +148,4 @@ import Testing
     check(bench.record.state.withLock { $0.windows } == 0)
     #expect(try bench.connect().register(0) == CopyEngine.identity)
   }
-
-  @Test func guardsHaveTheLayoutThatTheHandlerAssumes() {
-    #expect(MemoryLayout<rw_guard_window>.offset(of: \.base) == 0)
-    #expect(MemoryLayout<rw_guard_table>.offset(of: \.used) == 4)
-  }
 }

@@ -6,7 +6,6 @@
 #ifndef RINGWAY_CRINGWAY_H
 #define RINGWAY_CRINGWAY_H
 #include "rw_client.h"
-#include "rw_fault.h"
 #include "rw_guard.h"
 #include "rw_thread.h"
 #include "rw_io.h"
