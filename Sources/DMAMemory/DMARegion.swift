@@ -36,6 +36,8 @@
   /// The memory file's descriptor, open for as long as the region lives.
   public var descriptor: Int32 { file.descriptor }
   public var isSealed: Bool { file.isSealed }
+  /// Bytes from the start of the file to the region.
+  public var fileOffset: Int { file.fileOffset }
 
   /// How many cards reach the region.
   public var attachmentCount: Int { mappers.count }

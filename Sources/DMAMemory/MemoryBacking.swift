@@ -62,6 +62,8 @@ public enum MemoryError: Error, Equatable, Sendable, CustomStringConvertible {
   case badSize(bytes: Int)
   /// Not enough memory for normal pages.
   case outOfMemory(bytes: Int)
+  /// A file that a program handed over cannot be used.
+  case external(ExternalMemoryProblem)
   /// A system call failed.
   case system(operation: String, errno: Int32, bytes: Int)
 
@@ -84,8 +86,22 @@ public enum MemoryError: Error, Equatable, Sendable, CustomStringConvertible {
       return "a memory file of \(bytes) bytes cannot be made. Use a size above zero that fits the address space."
     case .outOfMemory(let bytes):
       return "\(bytes) bytes of memory are not available. Use smaller pools or stop other programs."
+    case .external(let problem): return "\(problem)"
     case .system(let operation, let errno, let bytes):
       return "\(operation) for \(ByteCount(bytes)) of memory failed: \(Errno(rawValue: errno)) (errno \(errno)). Run `ringway doctor` to check limits and permissions."
     }
+  }
+}
+
+extension MemoryError {
+  /// What a failed mapping or prefault means.
+  static func shortage(errno code: Int32, operation: String, count: Int, backing: MemoryBacking, node: Int?) -> MemoryError {
+    guard code == ENOMEM || code == EFAULT else { return .system(operation: operation, errno: code, bytes: count) }
+    guard backing.isHuge, let pool = HugepagePool.read(pageSize: backing.pageSize, node: node) else {
+      return .outOfMemory(bytes: count)
+    }
+    let wanted = count / backing.pageSize
+    return .tooFewHugepages(
+      wanted: wanted, available: min(pool.available, wanted - 1), pageSize: backing.pageSize, node: node, total: pool.total)
   }
 }

@@ -22,7 +22,9 @@ internal import Glibc
   public let node: Int?
   /// Open for as long as this value lives.
   public let descriptor: Int32
-  /// Whether nobody can change the file's size any more: true for memfds, never for hugetlbfs files.
+  /// Bytes from the start of the file to `base`: not 0 for a program's file alone.
+  public let fileOffset: Int
+  /// Whether nobody can cut the file short any more: true for memfds, never for hugetlbfs files.
   public let isSealed: Bool
 
   /// Bytes a page.
@@ -58,7 +60,7 @@ internal import Glibc
     // SAFETY: a new mapping at an address of the kernel's choice; failure is MAP_FAILED (-1).
     let mapped = unsafe mmap(nil, count, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor, 0)
     guard let base = unsafe mapped, UInt(bitPattern: base) != .max else {
-      throw shortage(errno: rw_errno(), operation: "mapping", count: count, backing: backing, node: node)
+      throw .shortage(errno: rw_errno(), operation: "mapping", count: count, backing: backing, node: node)
     }
     do throws(MemoryError) {
       if let node { try unsafe bind(base, count: count, to: node) }
@@ -69,17 +71,28 @@ internal import Glibc
     }
     // Children of this process must not inherit the memory: two processes would feed one card.
     _ = unsafe madvise(base, count, MADV_DONTFORK)
+    unsafe self.init(
+      unsafeMapped: base, count: count, backing: backing, node: node, descriptor: descriptor, fileOffset: 0,
+      isSealed: seal(descriptor))
+  }
+
+  /// Takes over a mapping and its descriptor.
+  @unsafe init(
+    unsafeMapped base: UnsafeMutableRawPointer, count: Int, backing: MemoryBacking, node: Int?, descriptor: Int32,
+    fileOffset: Int, isSealed: Bool
+  ) {
     unsafe self.base = base
     self.count = count
     self.backing = backing
     self.node = node
     self.descriptor = descriptor
-    isSealed = seal(descriptor)
+    self.fileOffset = fileOffset
+    self.isSealed = isSealed
   }
 
   /// The whole file, for a mapper.
   public var source: DMASource {
-    unsafe DMASource(unsafe: base, count: count, descriptor: descriptor, fileOffset: 0)
+    unsafe DMASource(unsafe: base, count: count, descriptor: descriptor, fileOffset: fileOffset)
   }
 
   // SAFETY: the mapping was made in `init` with this size and nobody else unmaps it.
@@ -133,17 +146,6 @@ private func checkAvailable(count: Int, pageSize: Int, node: Int?) throws(Memory
   }
 }
 
-/// What a failed mapping or prefault means.
-private func shortage(errno code: Int32, operation: String, count: Int, backing: MemoryBacking, node: Int?) -> MemoryError {
-  guard code == ENOMEM || code == EFAULT else { return .system(operation: operation, errno: code, bytes: count) }
-  guard backing.isHuge, let pool = HugepagePool.read(pageSize: backing.pageSize, node: node) else {
-    return .outOfMemory(bytes: count)
-  }
-  let wanted = count / backing.pageSize
-  return .tooFewHugepages(
-    wanted: wanted, available: min(pool.available, wanted - 1), pageSize: backing.pageSize, node: node, total: pool.total)
-}
-
 /// Restricts the mapping's pages to one node (mbind(2), MPOL_BIND).
 @unsafe private func bind(_ base: UnsafeMutableRawPointer, count: Int, to node: Int) throws(MemoryError) {
   let bits = UInt.bitWidth
@@ -167,7 +169,7 @@ private func shortage(errno code: Int32, operation: String, count: Int, backing:
     let code = rw_errno()
     if code == EINTR || code == EAGAIN { continue }
     if code == EINVAL { return try unsafe prefaultByReading(base, count: count, backing: backing, node: node) }
-    throw shortage(errno: code, operation: "prefaulting", count: count, backing: backing, node: node)
+    throw .shortage(errno: code, operation: "prefaulting", count: count, backing: backing, node: node)
   }
 }
 
@@ -182,7 +184,7 @@ private func shortage(errno code: Int32, operation: String, count: Int, backing:
     // SAFETY: offset < count, so the byte lies in the mapping.
     let got = unsafe read(zero, base + offset, 1)
     if got < 0 && rw_errno() == EINTR { continue }
-    if got < 0 { throw shortage(errno: rw_errno(), operation: "prefaulting", count: count, backing: backing, node: node) }
+    if got < 0 { throw .shortage(errno: rw_errno(), operation: "prefaulting", count: count, backing: backing, node: node) }
     offset += backing.pageSize
   }
 }

@@ -170,7 +170,7 @@ extension MemoryError: CommandFailure {
     switch self {
     case .system(_, let errno, _): Exit(errno: errno)
     case .tooFewHugepages, .noSuchPageSize, .noMount, .noSuchNode: .configuration
-    case .badSize: .usage
+    case .badSize, .external: .usage
     case .outOfMemory: .failure
     }
   }

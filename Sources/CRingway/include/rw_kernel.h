@@ -33,6 +33,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/timerfd.h>
+#include <sys/vfs.h>
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
@@ -87,6 +88,15 @@ static inline long rw_thread_cpus(void *_Nonnull mask, unsigned long bytes)
 }
 /* d_name is an array that may be longer than its type says. */
 static inline const char *_Nonnull rw_entry_name(const struct dirent *_Nonnull entry) { return entry->d_name; }
+
+/* fstatfs(2): the filesystem's magic number (linux/magic.h) and its block size, a page's in a hugetlbfs. 0: it failed. */
+static inline uint32_t rw_filesystem(int fd, uint64_t *_Nonnull block)
+{
+    struct statfs status;
+    if (fstatfs(fd, &status) != 0) return 0;
+    *block = (uint64_t)status.f_bsize;
+    return (uint32_t)status.f_type;
+}
 
 /* Adds one to an eventfd; a negative descriptor is nobody. */
 static inline RW_HOT void rw_signal_event(int fd)
