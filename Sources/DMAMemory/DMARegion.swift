@@ -39,6 +39,9 @@
   /// Bytes from the start of the file to the region.
   public var fileOffset: Int { file.fileOffset }
 
+  /// Maps the file anew where it was, with every page present: after others took pages away. No card may be attached.
+  public func restore() throws(MemoryError) { try file.restore() }
+
   /// How many cards reach the region.
   public var attachmentCount: Int { mappers.count }
 

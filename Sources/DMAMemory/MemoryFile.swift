@@ -95,6 +95,19 @@ internal import Glibc
     unsafe DMASource(unsafe: base, count: count, descriptor: descriptor, fileOffset: fileOffset)
   }
 
+  /// Maps the file anew at the same address, and makes every page present: whatever took the place of pages goes.
+  /// What cannot be had is an error; the file then is mapped as it is.
+  func restore() throws(MemoryError) {
+    // SAFETY: replaces this value's own mapping in one step.
+    let mapped = unsafe mmap(base, count, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, descriptor, off_t(fileOffset))
+    guard UInt(bitPattern: mapped) != .max else {
+      throw .shortage(errno: rw_errno(), operation: "mapping", count: count, backing: backing, node: node)
+    }
+    _ = unsafe madvise(base, count, MADV_DONTFORK)
+    if let node { try unsafe bind(base, count: count, to: node) }
+    try unsafe prefault(base, count: count, backing: backing, node: node)
+  }
+
   // SAFETY: the mapping was made in `init` with this size and nobody else unmaps it.
   deinit {
     _ = unsafe munmap(base, count)

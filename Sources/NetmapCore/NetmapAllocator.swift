@@ -27,6 +27,7 @@ public import Platform
   var bufferPool: ObjectPool
   var descriptorPool: DescriptorPool
   var attachments: [Attachment] = []
+  var guardian: RegionGuard?
   var nextOwner: UInt32 = 16
   var ownerNames: [BufferOwner: String] = [:]
 
@@ -67,6 +68,17 @@ public import Platform
     self.init(try Self.makeMemory(sizes, descriptors: descriptors, reachable: reachable, space: space, makeFile: makeFile))
   }
 
+  /// In a program's own memory, without descriptors. `sizes` fit the file.
+  convenience init(
+    external file: consuming MemoryFile, sizes: PoolSizes, reachable: [any DMAMapper], space: IOVAAllocator
+  ) throws(NetmapAllocatorError) {
+    try sizes.check()
+    do {
+      let shared = try DMARegion(file, reachable: reachable, space: space)
+      self.init(Memory(sizes: sizes, shortage: nil, shared: shared, descriptors: nil))
+    } catch { throw .mapping(error) }
+  }
+
   init(_ made: Memory) {
     self.sizes = made.sizes
     layout = made.sizes.layout
@@ -86,6 +98,8 @@ public import Platform
   }
 
   deinit {
+    // Before the memory goes.
+    guardian = nil
     let report = unlockedLeakReport()
     if !report.isEmpty { leakHandler?(report) }
   }

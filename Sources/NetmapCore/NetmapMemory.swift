@@ -32,6 +32,9 @@ public struct NetmapMemoryOptions: Sendable {
   public var mostRegions = 256
   /// Bytes of all regions beside the global one, at most.
   public var mostBytes = 4 << 30
+  /// An eventfd that is signalled when a region loses memory (`NetmapRegion.isQuarantined`), or -1. Open for as long as
+  /// any region.
+  public var faultEvent: Int32 = -1
   /// Called when a region ends and something in it was not given back; the name is the region's.
   public var atEnd: (@Sendable (_ region: String, LeakReport) -> Void)?
 
@@ -50,8 +53,8 @@ public struct NetmapMemoryOptions: Sendable {
 /// The registry of netmap regions. Any thread.
 public final class NetmapMemory: Sendable {
   public let options: NetmapMemoryOptions
-  private let space: IOVAAllocator
-  private let reachable: @Sendable () -> [any DMAMapper]
+  let space: IOVAAllocator
+  let reachable: @Sendable () -> [any DMAMapper]
   private let table = RegionTable()
   private let kept = Guarded<NetmapRegion?>(nil)
 
@@ -80,9 +83,8 @@ public final class NetmapMemory: Sendable {
   public func global() throws(NetmapError) -> NetmapRegion {
     try kept.withLock { (kept: inout NetmapRegion?) throws(NetmapError) -> NetmapRegion in
       if let kept { return kept }
-      let region = NetmapRegion(
-        try allocator(options.sizes, name: "global"), id: NetmapRegion.globalID, kind: .global, name: "global", table: table)
-      table.publish(region)
+      let region = try guarded(
+        try allocator(options.sizes, name: "global"), id: NetmapRegion.globalID, kind: .global, name: "global")
       kept = region
       return region
     }
@@ -123,13 +125,20 @@ public final class NetmapMemory: Sendable {
   ) throws(NetmapError) -> NetmapRegion {
     let id = try table.reserve(bytes: bytes, mostRegions: options.mostRegions, mostBytes: options.mostBytes)
     do throws(NetmapError) {
-      let region = NetmapRegion(try makeAllocator(), id: id, kind: kind, name: name, table: table)
-      table.publish(region)
-      return region
+      return try guarded(try makeAllocator(), id: id, kind: kind, name: name)
     } catch {
       table.release(id)
       throw error
     }
+  }
+
+  private func guarded(
+    _ allocator: NetmapAllocator, id: UInt16, kind: NetmapRegionKind, name: String
+  ) throws(NetmapError) -> NetmapRegion {
+    let fault = try allocator.guardShared(event: options.faultEvent)
+    let region = NetmapRegion(allocator, id: id, kind: kind, name: name, table: table, fault: fault)
+    table.publish(region)
+    return region
   }
 
   private func allocator(_ sizes: PoolSizes, name: String) throws(NetmapError) -> NetmapAllocator {
@@ -143,7 +152,7 @@ public final class NetmapMemory: Sendable {
     } catch { throw error.netmapError }
   }
 
-  private func watched(_ allocator: NetmapAllocator, name: String) -> NetmapAllocator {
+  func watched(_ allocator: NetmapAllocator, name: String) -> NetmapAllocator {
     if let atEnd = options.atEnd { allocator.atEnd = { report in atEnd(name, report) } }
     return allocator
   }

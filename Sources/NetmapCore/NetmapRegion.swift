@@ -2,7 +2,7 @@
 
 public import DMAMemory
 public import NetmapAPI
-internal import Platform
+public import Platform
 
 /// Whose memory a region is.
 public enum NetmapRegionKind: String, Equatable, Sendable {
@@ -35,18 +35,24 @@ public final class NetmapRegion: Sendable {
   private let state = Guarded(State())
   /// Where the number goes back to; nil for a region outside of any registry.
   private let table: RegionTable?
+  /// Up while memory is missing (RegionGuard.swift); nil for memory that is not guarded.
+  @usableFromInline let fault: FaultFlag?
 
   /// The only region of its allocator, as the global one.
   public convenience init(_ allocator: NetmapAllocator) {
-    self.init(allocator, id: Self.globalID, kind: .global, name: "global", table: nil)
+    self.init(
+      allocator, id: Self.globalID, kind: .global, name: "global", table: nil, fault: try? allocator.guardShared(event: -1))
   }
 
-  init(_ allocator: NetmapAllocator, id: UInt16, kind: NetmapRegionKind, name: String, table: RegionTable?) {
+  init(
+    _ allocator: NetmapAllocator, id: UInt16, kind: NetmapRegionKind, name: String, table: RegionTable?, fault: FaultFlag?
+  ) {
     self.allocator = allocator
     self.id = id
     self.kind = kind
     self.name = name
     self.table = table
+    self.fault = fault
   }
 
   deinit { table?.release(id) }
@@ -54,15 +60,18 @@ public final class NetmapRegion: Sendable {
   // MARK: Ports
 
   /// A port opens: whom its slots belong to.
+  /// - Throws: EIO while the region has lost memory; without users it is mended first, if it can be.
   public func enter() throws(NetmapError) -> BufferOwner {
     // The allocator's lock is taken inside; it never takes this one.
     let holder = state.withLock { state -> BufferOwner? in
+      if isQuarantined, state.users > 0 || !allocator.mend() { return .nobody }
       guard let holder = state.holder ?? (try? allocator.registerOwner("netmap programs")) else { return nil }
       state.holder = holder
       state.users += 1
       return holder
     }
-    guard let holder else { throw NetmapError(.ENOMEM, "No more owners of netmap buffers can be told apart; close some ports.") }
+    if holder == .nobody { try checkWhole() }
+    guard let holder, holder != .nobody else { throw NetmapError(.ENOMEM, "No more owners of netmap buffers can be told apart; close some ports.") }
     return holder
   }
 

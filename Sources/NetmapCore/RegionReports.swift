@@ -18,6 +18,8 @@ public struct RegionStatistics: Equatable, Sendable {
   public let freeBuffers: Int
   /// Bytes a buffer.
   public let bufferSize: Int
+  /// Memory was taken away: its ports fail.
+  public let isQuarantined: Bool
 }
 
 extension NetmapRegion {
@@ -26,7 +28,7 @@ extension NetmapRegion {
     let pools = Array(allocator.statistics.prefix(3))
     return RegionStatistics(
       id: id, kind: kind, name: name, users: users, bytes: allocator.sharedBytes, shortage: allocator.shortage, pools: pools,
-      totalBuffers: pools[2].total, freeBuffers: pools[2].free, bufferSize: allocator.bufferSize)
+      totalBuffers: pools[2].total, freeBuffers: pools[2].free, bufferSize: allocator.bufferSize, isQuarantined: isQuarantined)
   }
 }
 

@@ -41,51 +41,21 @@ extension PoolSizes {
   }
 }
 
-/// The pools of a region as netmap's POOLS_INFO tells them, and as EXTMEM asks for them.
-public struct RegionPools: Equatable, Sendable {
-  public struct Pool: Equatable, Sendable {
-    /// Bytes from the start of the region.
-    public var offset: UInt64
-    public var objects: UInt32
-    /// Bytes an object.
-    public var objectSize: UInt32
-
-    public init(offset: UInt64 = 0, objects: UInt32 = 0, objectSize: UInt32 = 0) {
-      self.offset = offset
-      self.objects = objects
-      self.objectSize = objectSize
-    }
-  }
-  /// Bytes of the region.
-  public var memorySize: UInt64
-  public var memoryID: UInt16
-  public var interfaces: Pool
-  public var rings: Pool
-  public var buffers: Pool
-
-  public init(
-    memorySize: UInt64 = 0, memoryID: UInt16 = 0, interfaces: Pool = Pool(), rings: Pool = Pool(), buffers: Pool = Pool()
-  ) {
-    self.memorySize = memorySize
-    self.memoryID = memoryID
-    self.interfaces = interfaces
-    self.rings = rings
-    self.buffers = buffers
-  }
-}
-
 extension NetmapRegion {
   /// What POOLS_INFO answers.
-  public var pools: RegionPools {
+  public var pools: PoolsInfo {
     let sizes = allocator.sizes, layout = allocator.layout
-    func pool(_ offset: Int, _ objects: Int, _ size: Int) -> RegionPools.Pool {
-      RegionPools.Pool(
+    func pool(_ offset: Int, _ objects: Int, _ size: Int) -> PoolsInfo.Pool {
+      PoolsInfo.Pool(
         offset: UInt64(offset), objects: UInt32(truncatingIfNeeded: objects), objectSize: UInt32(truncatingIfNeeded: size))
     }
-    return RegionPools(
-      memorySize: UInt64(allocator.sharedBytes), memoryID: id, interfaces: pool(0, sizes.interfaces, sizes.interfaceSize),
-      rings: pool(layout.ringOffset, sizes.rings, sizes.ringSize),
-      buffers: pool(layout.bufferOffset, sizes.buffers, sizes.bufferSize))
+    var info = PoolsInfo()
+    info.memorySize = UInt64(allocator.sharedBytes)
+    info.memoryID = id
+    info.interfaces = pool(0, sizes.interfaces, sizes.interfaceSize)
+    info.rings = pool(layout.ringOffset, sizes.rings, sizes.ringSize)
+    info.buffers = pool(layout.bufferOffset, sizes.buffers, sizes.bufferSize)
+    return info
   }
 }
 

@@ -44,6 +44,9 @@ public import SystemPackage
     @_noAllocation @_noLocks
   #endif
   @inlinable @inline(__always) public var isRaised: Bool { count != 0 }
+  /// Counts one more: for owners that find out about a loss in another way.
+  public func raise() { rw_guard_raise(index) }
+  /// Nothing has faulted, from now on.
   public func clear() { unsafe rw_store_release32(rw_guard_flag(index), 0) }
 }
 
