@@ -134,9 +134,9 @@ public final class NetmapPort: Sendable {
   }
 
   /// A sync of one of this port's rings, on the worker that the ring wants, or here.
-  /// - Returns: false when the ring was reset, or is gone.
+  /// - Returns: false when the ring was reset, or is gone, or the region has lost memory.
   @discardableResult public func synchronise(_ kring: Kring) -> Bool {
-    guard !isClosed.load(ordering: .acquiring) else { return false }
+    guard !isClosed.load(ordering: .acquiring), !open.region.isQuarantined else { return false }
     let adapter = self.adapter
     guard let worker = adapter.worker(of: kring.id), !worker.isCurrent else { return adapter.synchronise(kring) }
     return worker.perform { adapter.synchronise(kring) }

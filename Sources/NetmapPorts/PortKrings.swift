@@ -153,9 +153,15 @@ public final class PortKrings: @unchecked Sendable {
     } catch { throw NetmapError(.ENOMEM, "\(adapter.name): \(error)") }
   }
 
-  /// A ring that nobody has seen.
+  /// A ring that nobody was told of. Other programs of the region can write into its slots all the same.
   private func discard(_ ring: PortRing, _ allocator: NetmapAllocator) {
-    allocator.freeBuffers(RingRemains.slots(of: ring.kring))
+    if let named = ring.slots {
+      let parts = named.dissolve()
+      allocator.freeBuffers(parts.port, owner: named.port)
+      allocator.freeBuffers(parts.program, owner: ring.kring.holder)
+    } else {
+      allocator.freeBuffers(RingRemains.slots(of: ring.kring), owner: ring.kring.holder)
+    }
     allocator.freeRing(ring.kring.memory.index, owner: ring.kring.holder)
   }
 

@@ -96,6 +96,7 @@ public final class NetmapDescriptor: Sendable {
     guard controlBlocks == nil else {
       throw NetmapError(.EBUSY, "\(port.adapter.name): with control blocks a sync loop syncs; start one.")
     }
+    try port.region.checkWhole()
     port.sync(direction)
   }
 
