@@ -20,6 +20,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -174,6 +175,40 @@ RWP_EXPORT int ioctl(int fd, unsigned long number, ...)
         if (rwp_swift_interface(plain, argument) == 0) return 0;
         errno = ENODEV;
     }
+    return result;
+}
+
+/* recvmsg(2): netmap descriptors that another process, or this one, passed on. A process that never had one before meets
+   its first by ioctl or mmap. */
+
+static void arrived(struct msghdr *message)
+{
+    int before = errno;
+    for (struct cmsghdr *head = CMSG_FIRSTHDR(message); head; head = CMSG_NXTHDR(message, head)) {
+        if (head->cmsg_level != SOL_SOCKET || head->cmsg_type != SCM_RIGHTS || head->cmsg_len < CMSG_LEN(0)) continue;
+        for (size_t i = 0; i < (head->cmsg_len - CMSG_LEN(0)) / sizeof(int); i++) {
+            int fd;
+            memcpy(&fd, CMSG_DATA(head) + i * sizeof fd, sizeof fd);
+            if (rwp_inode(fd)) rwp_check(fd);
+            if (!rwp_inode(fd)) rwp_swift_recognise(fd);
+        }
+    }
+    errno = before;
+}
+
+RWP_EXPORT ssize_t recvmsg(int fd, struct msghdr *message, int flags)
+{
+    REAL(ssize_t, "recvmsg", int, struct msghdr *, int)
+    ssize_t result = next(fd, message, flags);
+    if (result >= 0 && rwp_is_active() && message->msg_controllen > 0) arrived(message);
+    return result;
+}
+RWP_EXPORT int recvmmsg(int fd, struct mmsghdr *list, unsigned count, int flags, struct timespec *limit)
+{
+    REAL(int, "recvmmsg", int, struct mmsghdr *, unsigned, int, struct timespec *)
+    int result = next(fd, list, count, flags, limit);
+    for (int i = 0; i < result && rwp_is_active(); i++)
+        if (list[i].msg_hdr.msg_controllen > 0) arrived(&list[i].msg_hdr);
     return result;
 }
 

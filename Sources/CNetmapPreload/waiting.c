@@ -12,6 +12,8 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/select.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -23,9 +25,27 @@
         return (type)-1; \
     }
 
+/*
+ * Whether memory can be read: the kernel answers EFAULT where a look of ours would end the program. What lies near the
+ * caller's frame on the stack is there.
+ */
+static int is_readable(const void *start, size_t bytes)
+{
+    char here, first, last;
+    if (bytes == 0) return 1;
+    if ((uintptr_t)start - (uintptr_t)&here < 65536 && bytes < 65536) return 1;
+    struct iovec to[2] = {{&first, 1}, {&last, 1}};
+    struct iovec from[2] = {{(void *)start, 1}, {(char *)start + bytes - 1, 1}};
+    int error = errno;
+    ssize_t copied = syscall(SYS_process_vm_readv, (long)getpid(), to, 2ul, from, 2ul, 0ul);
+    int refused = copied < 0 && errno != EFAULT;
+    errno = error;
+    return copied == 2 || refused;
+}
+
 static int has_netmap(const struct pollfd *list, nfds_t count)
 {
-    if (!rwp_is_active() || !list) return 0;
+    if (!rwp_is_active() || count == 0 || count > RWP_DESCRIPTORS || !is_readable(list, count * sizeof *list)) return 0;
     int found = 0;
     for (nfds_t i = 0; i < count; i++)
         if (list[i].fd >= 0 && rwp_inode(list[i].fd) && rwp_check(list[i].fd)) found = 1;
@@ -85,6 +105,8 @@ static void into_set(int fd, fd_set *set) { ((unsigned long *)set)[fd / (8 * (in
 static int select_has_netmap(int count, const fd_set *read, const fd_set *write, const fd_set *except)
 {
     if (!rwp_is_active() || count <= 0) return 0;
+    size_t bytes = ((size_t)count + 7) / 8;
+    if ((read && !is_readable(read, bytes)) || (write && !is_readable(write, bytes)) || (except && !is_readable(except, bytes))) return 0;
     int found = 0;
     for (int fd = 0; fd < count && fd < RWP_DESCRIPTORS; fd++)
         if (rwp_inode(fd) && (in_set(fd, read) || in_set(fd, write) || in_set(fd, except)) && rwp_check(fd)) found = 1;
@@ -179,6 +201,10 @@ RWP_EXPORT int epoll_ctl(int epoll, int operation, int fd, struct epoll_event *e
 static int ours_epoll(int epoll, struct epoll_event *events, int room, int64_t time, const sigset_t *signals)
 {
     if (room <= 0) return invalid();
+    if (!is_readable(events, sizeof *events)) {
+        errno = EFAULT;
+        return -1;
+    }
     return rwp_swift_epoll_wait(epoll, events, room, time, signals);
 }
 RWP_EXPORT int epoll_wait(int epoll, struct epoll_event *events, int room, int milliseconds)

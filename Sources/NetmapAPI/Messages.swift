@@ -113,7 +113,7 @@ public struct NetmapAttachReply: Equatable, Sendable {
   /// A port of a VALE switch: the library copies what INDIRECT slots point to before a transmit sync. The daemon takes the
   /// slot's buffer for the packet and never looks at `ptr`.
   public static let valeSwitch: UInt32 = 1
-  /// The region is the program's own memory (EXTMEM): mmap(2) on the descriptor is ENODEV.
+  /// The region is a program's own memory (EXTMEM), from `regionStart` of its file on.
   public static let externalMemory: UInt32 = 2
 
   public init() {}

@@ -7,7 +7,7 @@ extension NetmapAttachment {
   private static let readEvents = Int16(POLLIN | POLLRDNORM)
   private static let writeEvents = Int16(POLLOUT | POLLWRNORM)
 
-  /// One look. Transmits what is pending, whatever the events, unless the port was registered with NO_TX_POLL; receives
+  /// One look. Transmits what is pending, whatever the events (with NO_TX_POLL only when room is asked for); receives
   /// when somebody waits for it (or with DO_RX_POLL).
   /// - Returns: the events that are ready; POLLERR when a sync reset a ring, the port is gone, or a CSB drives it.
   public func look(_ events: Int16, on descriptor: Int32) -> Int16 {
@@ -26,7 +26,7 @@ extension NetmapAttachment {
     if read != 0 {
       if needsReceive() { receives = true } else { ready |= read }
     }
-    if !reply.flags.contains(.noTransmitPoll) || wantsRoom {
+    if !reply.flags.contains(.noTransmitPoll) || write != 0 {
       let result = syncSome(receive: false, all: wantsRoom, on: descriptor)
       if result < 0 { return Int16(POLLERR) }
       if result > 0, wantsRoom { ready |= write }

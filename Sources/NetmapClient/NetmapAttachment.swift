@@ -172,5 +172,4 @@ struct ControlBlocks: BitwiseCopyable {
   /// The rings are driven by CSB entries; sync and poll are refused.
   public var isDrivenByCSB: Bool { unsafe rw_load_acquire32(page.base + SyncPage.flagsOffset) & SyncPage.csbEnabled != 0 }
   public var isSwitchPort: Bool { reply.portFlags & NetmapAttachReply.valeSwitch != 0 }
-  public var isExternalMemory: Bool { reply.portFlags & NetmapAttachReply.externalMemory != 0 }
 }

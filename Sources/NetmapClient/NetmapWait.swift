@@ -28,9 +28,17 @@ public enum NetmapWait {
   public static func poll(
     _ list: UnsafeMutablePointer<pollfd>, _ count: Int, limit: UInt64?, signals: UnsafeRawPointer? = nil, find: (Int32) -> NetmapFound
   ) -> Int32 {
+    // SAFETY: the caller answers for `count` entries.
+    // One port that is ready, or not to be waited for: the usual case, and nothing is allocated.
+    if count == 1, unsafe list[0].fd >= 0, case .attached(let attachment) = find(unsafe list[0].fd) {
+      let ready = unsafe attachment.look(list[0].events, on: list[0].fd)
+      if ready != 0 || limit == 0 {
+        unsafe list[0].revents = ready
+        return ready != 0 ? 1 : 0
+      }
+    }
     var found: [NetmapFound] = []
     found.reserveCapacity(count)
-    // SAFETY: the caller answers for `count` entries.
     for index in 0..<count { unsafe found.append(list[index].fd >= 0 ? find(list[index].fd) : .other) }
     var wait = unsafe Waiting(list: list, count: count, found: found, signals: signals)
     return wait.run(limit)
@@ -43,7 +51,7 @@ public enum NetmapWait {
   let list: UnsafeMutablePointer<pollfd>
   let count: Int
   let found: [NetmapFound]
-  let signals: UnsafeRawPointer?
+  var signals: UnsafeRawPointer?
   /// What the kernel is asked about: netmap's sockets for bytes, the others for their own events.
   var asked: [pollfd] = []
   var others = 0
@@ -62,7 +70,20 @@ public enum NetmapWait {
     }
   }
 
+  /// Signals wait while the ports are looked at: one that comes then ends the sleep, with EINTR, as it would end poll(2).
   mutating func run(_ limit: UInt64?) -> Int32 {
+    let before = rw_block_signals()
+    var mask = before
+    let given = unsafe signals
+    let result = unsafe withUnsafePointer(to: &mask) { own in
+      unsafe signals = unsafe given ?? UnsafeRawPointer(own)
+      return turns(limit)
+    }
+    rw_restore_signals(before)
+    return result
+  }
+
+  private mutating func turns(_ limit: UInt64?) -> Int32 {
     let start = MonotonicClock().now()
     while true {
       if look() > 0 {

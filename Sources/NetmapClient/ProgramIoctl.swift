@@ -69,6 +69,11 @@ public enum ProgramIoctl {
   ) throws(NetmapClientError) -> Int32 {
     let blocks = (try? program.request.option(ControlBlocksOption.self)) ?? nil
     let takesBlocks = program.request.kind.map(NetmapOptionType.controlBlocks.isFor) ?? false
+    // Before the daemon takes them: it cannot look at this process's memory.
+    if takesBlocks, let blocks, !SyncLoop.areReachable(blocks, rings: (try? attachment())?.ringCount ?? 1) {
+      program.request.settle(.controlBlocks, .EFAULT)
+      return EFAULT
+    }
     let answer: NetmapAnswer
     if let index = program.request.firstOption(.externalMemory), program.request.kind == .register {
       answer = try withExternalMemory(descriptor, &program, index)

@@ -6,7 +6,7 @@ internal import NetmapAPI
 public enum ProgramMapping {
   /// Maps a part of the region for the program.
   /// - Returns: the mapping's start, which the program unmaps.
-  /// - Throws: EINVAL before REGISTER and beyond the region, EACCES for PROT_EXEC, ENODEV for external memory.
+  /// - Throws: EINVAL before REGISTER and beyond the region, EACCES for PROT_EXEC.
   public static func map(
     _ descriptor: Int32, _ at: UnsafeMutableRawPointer?, _ size: Int, _ protection: Int32, _ flags: Int32, _ offset: Int64,
     _ attachment: () throws(NetmapClientError) -> NetmapAttachment
@@ -21,7 +21,6 @@ public enum ProgramMapping {
     guard !overflow, end <= (held.reply.regionBytes + 4095) & ~4095 else {
       throw NetmapClientError(EINVAL, "The port's memory has \(held.reply.regionBytes) bytes; \(size) bytes from \(offset) were to be mapped.")
     }
-    guard !held.isExternalMemory else { throw NetmapClientError(ENODEV, "The port lies in memory that the program brought along.") }
     // The region's descriptor is not kept: the daemon gives it again.
     let answer = try NetmapChannel.ask(descriptor, NetmapRequestHead(.attach))
     guard answer.errno == 0, let file = answer.descriptors.first else { throw answer.error("The port's memory cannot be mapped") }

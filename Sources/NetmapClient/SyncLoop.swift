@@ -56,6 +56,17 @@ struct SyncLoop {
     return 0
   }
 
+  /// Whether so many blocks can be read and written, both ways. Addresses that are not aligned are the daemon's to refuse.
+  static func areReachable(_ blocks: ControlBlocksOption, rings: Int) -> Bool {
+    for start in [blocks.toLoop, blocks.toProgram] where start % 64 == 0 {
+      for index in 0..<rings {
+        let address = start &+ UInt64(index * ControlBlock.size)
+        guard let bytes = ProgramIoctl.copyIn(address, ControlBlock.size), ProgramIoctl.copyOut(address, bytes) else { return false }
+      }
+    }
+    return true
+  }
+
   private static func put(_ value: UInt32, at offset: Int, in bytes: inout [UInt8]) {
     for i in 0..<4 { bytes[offset + i] = UInt8(truncatingIfNeeded: value >> UInt32(8 * i)) }
   }

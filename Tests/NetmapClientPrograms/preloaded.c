@@ -129,6 +129,8 @@ static void waits(int fd)
 {
     int ends[2];
     CHECK(pipe(ends) == 0);
+    struct pollfd *volatile nowhere = (struct pollfd *)64;
+    FAILS(poll(nowhere, 1, 0), EFAULT);
     struct pollfd list[2] = {{ends[0], POLLIN, 0}, {fd, POLLIN, 0}};
     CHECK(poll(list, 2, 20) == 0);
     CHECK(write(ends[1], "x", 1) == 1);
@@ -227,6 +229,12 @@ static void copies(int fd)
     put(13);
     CHECK(ioctl(fourth, NIOCTXSYNC, 0) == 0 && ioctl(fourth, NIOCRXSYNC, 0) == 0 && get() == 13);
     turn(fourth, 14);
+    /* Passed on, and closed here: nothing but the message says what it is. */
+    int fifth = passed_on(fourth);
+    close(fourth);
+    fourth = passed_on(fifth);
+    turn(fourth, 17);
+    close(fifth);
     CHECK(dup2(second, fd) == fd);
     turn(fd, 15);
     close(second);

@@ -38,6 +38,25 @@ static inline int rw_raw_poll(struct pollfd *_Nullable list, unsigned long count
 {
     return (int)syscall(SYS_ppoll, list, count, limit, signals, signals ? 8 : 0);
 }
+/*
+ * Blocks this thread's signals, but for those that an instruction of its own may raise, and answers the kernel's set as it
+ * was. errno stays.
+ */
+static inline uint64_t rw_block_signals(void)
+{
+    const uint64_t own = 1ull << (SIGSEGV - 1) | 1ull << (SIGBUS - 1) | 1ull << (SIGFPE - 1) | 1ull << (SIGILL - 1) | 1ull << (SIGTRAP - 1) | 1ull << (SIGSYS - 1);
+    uint64_t set = ~own, before = 0;
+    int error = errno;
+    syscall(SYS_rt_sigprocmask, SIG_BLOCK, &set, &before, 8);
+    errno = error;
+    return before;
+}
+static inline void rw_restore_signals(uint64_t before)
+{
+    int error = errno;
+    syscall(SYS_rt_sigprocmask, SIG_SETMASK, &before, 0, 8);
+    errno = error;
+}
 /* epoll_wait(2) without waiting. */
 static inline int rw_raw_epoll(int fd, struct epoll_event *_Nonnull list, int room) { return (int)syscall(SYS_epoll_pwait, fd, list, room, 0, 0, 8); }
 static inline uint64_t rw_file_inode(int fd)
@@ -97,7 +116,7 @@ static inline ssize_t rw_receive_packet(int fd, void *_Nonnull bytes, size_t cou
     message.msg_control = control.bytes;
     message.msg_controllen = sizeof control.bytes;
     *number = 0;
-    ssize_t length = recvmsg(fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    ssize_t length = syscall(SYS_recvmsg, fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
     if (length < 0) return length;
     int tooLong = (message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0;
     for (struct cmsghdr *head = CMSG_FIRSTHDR(&message); head; head = CMSG_NXTHDR(&message, head)) {
