@@ -14,6 +14,13 @@ struct IncomingPacket: ~Copyable {
   var answer: OwnedDescriptor
   /// A memory file.
   var file: OwnedDescriptor?
+  /// The memory file's number, or -1.
+  var fileNumber: Int32 {
+    switch file {
+    case .some(let file): file.raw
+    case .none: -1
+    }
+  }
 }
 
 /// One connection: the server's thread's alone.
@@ -25,6 +32,8 @@ final class Connection {
   var isRegistered = false
   /// `nr_mode` of the registration.
   var mode: UInt32 = 0
+  /// Its region has lost memory, and that was told.
+  var isLost = false
   /// When somebody has attached.
   private(set) var session: Session?
 

@@ -3,6 +3,7 @@
 internal import CRingway
 internal import NetmapAPI
 internal import NetmapCore
+internal import NetmapPorts
 internal import Platform
 
 /// What goes back to a program.
@@ -55,13 +56,31 @@ extension NetmapServer {
   private func request(
     _ head: NetmapRequestHead, _ payload: [UInt8], _ packet: borrowing IncomingPacket, _ connection: Connection
   ) -> Answer {
-    let reply = connection.descriptor.ioctl(head.number, payload)
+    let reply = connection.descriptor.ioctl(head.number, payload, external: external(head, packet.fileNumber, connection))
     var answer = Answer()
     answer.payload = reply.payload
     if reply.errno != 0 { answer.error = NetmapError(NetmapError.Code(rawValue: reply.errno) ?? .EIO, reply.problem) }
     noteRegistration(head.number, payload, connection)
     connection.showFlags()
     return answer
+  }
+
+  /// What makes the region of an EXTMEM option in the memory file that came with the request; nil without a file.
+  private func external(_ head: NetmapRequestHead, _ file: Int32, _ connection: Connection) -> ExternalRegion? {
+    guard file >= 0 else { return nil }
+    let memory = system.memory, name = "process \(connection.peer.pid)"
+    return { option throws(NetmapError) in
+      // The answer to an attach has 32 bits for it, in units of 4096.
+      guard option.start < 1 << 44 else {
+        throw NetmapError(.EINVAL, "\(name): external memory starts at byte \(option.start) of its file. Use a smaller file.")
+      }
+      let copy = rw_fcntl(file, F_DUPFD_CLOEXEC, 0)
+      guard copy >= 0 else {
+        throw NetmapError(.ENOMEM, "\(name): no descriptor for its memory file (error \(rw_errno())). Raise the daemon's limit of open files.")
+      }
+      return try memory.makeExternal(
+        OwnedDescriptor(taking: copy), offset: option.start, bytes: head.extra, pools: option.pools, name: name)
+    }
   }
 
   /// What is told of a descriptor from its registration on.

@@ -3,6 +3,8 @@
 internal import ControlClient
 internal import CRingway
 internal import NetmapAPI
+internal import NetmapCore
+internal import NetmapPorts
 internal import Platform
 
 extension NetmapServer {
@@ -107,8 +109,17 @@ extension NetmapServer {
     }
   }
 
-  /// Closes sessions whose memory went away.
-  private func quarantine() {}
+  /// Sessions whose memory a program took away fail from now on: a hole punched, a file cut short. Others do not notice.
+  private func quarantine() {
+    for connection in connections.values {
+      guard let session = connection.session, session.port.region.isQuarantined, !connection.isLost else { continue }
+      connection.isLost = true
+      session.waker.tellGone()
+      count { $0.quarantined += 1 }
+      let region = session.port.region
+      options.log("\(session.port.adapter.name): memory region \(region.id) (\(region.name)) lost pages, so process \(connection.peer.pid) loses its port")
+    }
+  }
 
   func count(_ change: (inout NetmapServerCounters) -> Void) { state.withLock { change(&$0.past) } }
 }

@@ -88,7 +88,9 @@ final class Session: Sendable {
       for (index, entry) in placed.workers.enumerated() {
         let own = rings.enumerated().filter { $0.element.doorbell == index }.map { (place: $0.offset, kring: $0.element.kring) }
         parts.append(
-          try SessionPart(entry.worker, entry.poller, index: index, page: page, waker: waker, adapter: port.adapter, krings: own))
+          try SessionPart(
+            entry.worker, entry.poller, index: index, page: page, waker: waker, adapter: port.adapter, region: port.region,
+            krings: own))
       }
       self.parts = parts
       for (i, part) in parts.enumerated() {
@@ -133,6 +135,7 @@ final class Session: Sendable {
     reply.mode = mode
     if PortKind(port.adapter.name) == .valeSwitch { reply.portFlags |= NetmapAttachReply.valeSwitch }
     if port.region.kind == .external { reply.portFlags |= NetmapAttachReply.externalMemory }
+    reply.regionStart = UInt32(truncatingIfNeeded: port.region.allocator.sharedFileOffset / 4096)
     reply.rings = rings.map { kring, doorbell in
       NetmapAttachReply.Ring(
         offset: UInt64(kring.memory.offset), slots: kring.count, doorbell: UInt32(doorbell), isReceive: kring.id.direction == .receive,

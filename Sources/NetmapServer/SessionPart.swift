@@ -17,6 +17,7 @@ internal import Synchronization
   let page: PageMemory
   private let waker: SessionWaker
   private let adapter: any NetmapAdapter
+  private let region: NetmapRegion
   let krings: [Kring]
   private let count: Int
   /// The last request that was answered, and where the ring is in the page. The page's own copies are the program's.
@@ -40,10 +41,10 @@ internal import Synchronization
   ///   - krings: with their places in the page.
   init(
     _ worker: Worker, _ poller: SyncPoller, index: Int, page: PageMemory, waker: SessionWaker, adapter: any NetmapAdapter,
-    krings: [(place: Int, kring: Kring)]
+    region: NetmapRegion, krings: [(place: Int, kring: Kring)]
   ) throws(NetmapError) {
     (self.worker, self.poller, self.index, self.page) = (worker, poller, index, page)
-    (self.waker, self.adapter) = (waker, adapter)
+    (self.waker, self.adapter, self.region) = (waker, adapter, region)
     self.krings = krings.map(\.kring)
     count = krings.count
     do { doorbell = try EventFD() } catch { throw NetmapError(.ENOMEM, "No descriptor for a doorbell: \(error).") }
@@ -110,8 +111,9 @@ internal import Synchronization
   }
 
   private func synchronise(_ i: Int, _ offset: Int, _ request: UInt32) {
-    let isClean = adapter.synchronise(krings[i])
-    if !isClean, adapter.isGone { waker.tellGone() }
+    // Without its memory a region is of no use: its programs' syncs fail.
+    let isWhole = !region.isQuarantined, isClean = isWhole && adapter.synchronise(krings[i])
+    if !isClean, !isWhole || adapter.isGone { waker.tellGone() }
     show(i, isFaulted: !isClean)
     // This worker alone writes it.
     syncCount.store(syncCount.load(ordering: .relaxed) &+ 1, ordering: .relaxed)
