@@ -83,8 +83,10 @@ final class HostRing: @unchecked Sendable {
     }
     let index = ring.buffer(kring.hwtail)
     // SAFETY: the ring's own list names buffers of the region, each `size` bytes long.
-    let target = unsafe UnsafeMutableRawBufferPointer(start: open.allocator.bufferBase + Int(index) * size, count: size)
+    let at = ReceiveOffset.place(kring, length: packet.count + 4)
+    let target = unsafe UnsafeMutableRawBufferPointer(start: open.allocator.bufferBase + Int(index) * size + at, count: size - at)
     let length = unsafe WireFrame.write(packet, to: target)
+    ReceiveOffset.show(at, kring)
     _ = ring.fill(index, length: length, flags: [])
     kring.counters.packets &+= 1
     kring.counters.bytes &+= UInt64(length)
@@ -99,8 +101,10 @@ final class HostRing: @unchecked Sendable {
       guard let slots = ring?.slots, slots.kring === kring else { return nil }
       var forwarded = 0
       if let released = kring.prologue() {
+        if let tap = kring.tap { tap.handedOver(kring, released) }
         if let target { forwarded = ForwardDown.move(released, of: kring, onto: target) }
         slots.release(released)
+        if let tap = kring.tap { tap.willShow(kring) }
       }
       kring.finalise()
       return forwarded
@@ -130,7 +134,7 @@ final class HostRing: @unchecked Sendable {
       }
       // SAFETY: index and length were checked, and are this copy's.
       let bytes = unsafe UnsafeRawBufferPointer(
-        start: base + Int(slot.bufferIndex) * kring.bufferSize, count: Int(slot.length))
+        start: base + Int(slot.bufferIndex) * kring.bufferSize + kring.offset(of: slot), count: Int(slot.length))
       guard let packet = unsafe StackCopy.make(of: bytes, from: stack) else {
         lost(bytes.count)
         continue
@@ -142,6 +146,22 @@ final class HostRing: @unchecked Sendable {
     }
     kring.hwtail = kring.previous(kring.hwcur)
     if !batch.isEmpty { up(&batch) }
+  }
+}
+
+/// Where a received frame starts in its buffer (option OFFSETS): where the slot says, as the program left it.
+enum ReceiveOffset {
+  /// - Parameter length: bytes that must fit, and the ring's gap behind them; otherwise a frame starts with its buffer.
+  @inline(__always) static func place(_ kring: Kring, length: Int) -> Int {
+    guard kring.offsetMask != 0 else { return 0 }
+    let wanted = kring.offset(of: kring.ring.slot(kring.hwtail))
+    return wanted + length + kring.smallestGap <= kring.bufferSize ? wanted : 0
+  }
+
+  /// Writes the offset into the slot that is about to be filled.
+  @inline(__always) static func show(_ offset: Int, _ kring: Kring) {
+    guard kring.offsetMask != 0 else { return }
+    kring.ring.setPointer(kring.hwtail, kring.pointer(offset: offset, old: kring.ring.slot(kring.hwtail).pointer))
   }
 }
 

@@ -87,6 +87,7 @@ public final class NetmapCard: NetmapAdapter, @unchecked Sendable {
     direction == .transmit ? slotCounts.transmit : slotCounts.receive
   }
   public var tradesBuffers: Bool { true }
+  public var supportsOffsets: Bool { true }
   public func worker(of ring: RingID) -> Worker? { workers[ring.number % workers.count] }
 
   public var counts: RingCounts {

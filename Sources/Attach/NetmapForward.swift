@@ -27,7 +27,8 @@ extension NetmapCard {
       i = kring.next(i)
       guard slot.flags.contains(.forward) else { continue }
       // SAFETY: index and length were checked, and are this copy's.
-      let bytes = unsafe UnsafeRawBufferPointer(start: base + Int(slot.bufferIndex) * size, count: Int(slot.length))
+      let start = Int(slot.bufferIndex) * size + kring.offset(of: slot)
+      let bytes = unsafe UnsafeRawBufferPointer(start: base + start, count: Int(slot.length))
       var part = unsafe isBroken ? nil : StackCopy.make(of: bytes, from: pool)
       if let behind = part.take() {
         if let head = frame.take() {
@@ -59,6 +60,7 @@ extension NetmapCard {
   func synchroniseHost(_ kring: Kring) -> Bool {
     let target = kring.ring.loadFlags().contains(.forward) ? queues[kring.id.number % queues.count].transmit?.kring : nil
     guard let forwarded = hosts[kring.id.number].synchronise(receive: kring, onto: target) else { return false }
+    kring.stamp()
     if forwarded > 0, let target { _ = synchroniseChecked(target) }
     return !kring.isFaulted
   }
@@ -84,7 +86,9 @@ enum ForwardDown {
       }
       let free = target.ring.slot(head)
       kring.ring.setSlot(at, bufferIndex: free.bufferIndex, length: 0, flags: .bufferChanged)
-      target.ring.setSlot(head, bufferIndex: slot.bufferIndex, length: slot.length, flags: .bufferChanged)
+      target.ring.setSlot(
+        head,
+        NetmapSlot(bufferIndex: slot.bufferIndex, length: slot.length, flags: .bufferChanged, pointer: target.offsetMask == 0 ? free.pointer : slot.pointer))
       let next = target.next(head)
       target.ring.storeCur(next)
       target.ring.storeHead(next)

@@ -128,9 +128,9 @@ final class NetmapQueue: QueueTenant, @unchecked Sendable {
   private func endReceive(_ side: NetmapReceive, _ slots: ReceiveSlots, _ remains: inout Remains) {
     let base = unsafe side.allocator.bufferBase, stride = side.allocator.bufferSize, pool = host.stackPool(ofQueue: index)
     var frame: Packet?, isBroken = false
-    for (buffer, length, more) in slots.takeUnshown() {
-      // SAFETY: the adapter's own index, and a length clamped to the buffer's.
-      let bytes = unsafe UnsafeRawBufferPointer(start: base + Int(buffer) * stride, count: length)
+    for (buffer, offset, length, more) in slots.takeUnshown() {
+      // SAFETY: the adapter's own index, and offset and length clamped to the buffer's.
+      let bytes = unsafe UnsafeRawBufferPointer(start: base + Int(buffer) * stride + offset, count: length)
       var part = unsafe isBroken ? nil : StackCopy.make(of: bytes, from: pool)
       if let behind = part.take() {
         if let head = frame.take() {

@@ -92,7 +92,9 @@ internal import Packet
   /// machine registers. Ends at the first frame that is different, or that has no room.
   /// - Returns: how many frames.
   private func placePlain(_ slots: ReceiveSlots) -> Int {
-    let kring = slots.kring, ring = kring.ring, own = unsafe pool.state, have = min(batch.count, Int(kring.space))
+    let kring = slots.kring
+    if _slowPath(kring.offsetMask != 0) { return 0 }
+    let ring = kring.ring, own = unsafe pool.state, have = min(batch.count, Int(kring.space))
     let full = unsafe batch.fullSlots, stack = unsafe own.pointee.stack, buffers = unsafe slots.buffers
     let ledger = kring.ledger, holder = kring.holder, last = kring.count &- 1
     let records = unsafe self.records, bufferOf = unsafe self.bufferOf, base = unsafe self.base, iova = self.iova, stride = self.stride
@@ -190,15 +192,18 @@ internal import Packet
     let flags: SlotFlags = more ? .moreFragments : [], length = unsafe Int(record.pointee.length)
     // SAFETY: drivers keep offset + length inside the record's buffer, and all buffers have one size.
     guard unsafe record.pointee.pool == pool.state else {
-      let index = slots.buffer(slots.kring.hwtail), fits = min(length, stride)
-      unsafe (base + Int(index) * stride).copyMemory(from: record.pointee.buffer + Int(record.pointee.offset), byteCount: fits)
+      let index = slots.buffer(slots.kring.hwtail), fits = min(length, stride), at = ReceiveOffset.place(slots.kring, length: fits)
+      unsafe (base + Int(index) * stride + at).copyMemory(from: record.pointee.buffer + Int(record.pointee.offset), byteCount: fits)
+      ReceiveOffset.show(at, slots.kring)
       _ = slots.fill(index, length: fits, flags: flags)
       return unsafe PoolState.putOne(record)
     }
-    if unsafe record.pointee.offset != 0 {
-      // A virtio device put its header in front. Slots have no offset.
-      unsafe record.pointee.buffer.copyMemory(from: record.pointee.buffer + Int(record.pointee.offset), byteCount: length)
+    // A virtio device put its header in front, and the program may want the frame elsewhere.
+    let at = ReceiveOffset.place(slots.kring, length: length)
+    if unsafe Int(record.pointee.offset) != at {
+      unsafe (record.pointee.buffer + at).copyMemory(from: record.pointee.buffer + Int(record.pointee.offset), byteCount: length)
     }
+    ReceiveOffset.show(at, slots.kring)
     let number = unsafe record - records
     let empty = unsafe slots.fill(bufferOf[number], length: length, flags: flags)
     unsafe bufferOf[number] = empty

@@ -175,19 +175,21 @@ internal import Packet
     let ring = kring.ring, ledger = kring.ledger, holder = kring.holder, size = kring.bufferSize, end = kring.rhead
     let last = kring.count &- 1, full = unsafe batch.freeSlots, room = batch.room
     let records = unsafe self.records, base = unsafe self.base, iova = self.iova, stride = self.stride
-    let finished: SlotFlags = [.report, .bufferChanged]
+    let finished: SlotFlags = [.report, .bufferChanged], hasOffsets = kring.offsetMask != 0
     var i = kring.hwcur, n = 0, bytes: UInt64 = 0
     // SAFETY: there is a record for each slot, and the ledger says that the buffer exists.
     while n < room, i != end {
-      let slot = ring.slotWithoutPointer(i)
-      guard ledger.isHeld(slot.bufferIndex, by: holder), Int(slot.length) <= size, !slot.flags.contains(.moreFragments) else { break }
+      let slot = hasOffsets ? ring.slot(i) : ring.slotWithoutPointer(i), offset = hasOffsets ? kring.offset(of: slot) : 0
+      guard ledger.isHeld(slot.bufferIndex, by: holder), Int(slot.length) &+ offset <= size, !slot.flags.contains(.moreFragments) else { break }
       // As netmap does: what was asked for has been done.
       if !slot.flags.isDisjoint(with: finished) {
         ring.setSlot(i, bufferIndex: slot.bufferIndex, length: slot.length, flags: slot.flags.subtracting(finished))
       }
       let record = unsafe records + Int(i)
-      unsafe record.pointee.buffer = base + Int(slot.bufferIndex) &* stride
-      unsafe record.pointee.iova = iova &+ UInt64(slot.bufferIndex) &* UInt64(truncatingIfNeeded: stride)
+      // The frame's start counts as the buffer's: drivers must find no room in front of it, which is the program's.
+      let start = Int(slot.bufferIndex) &* stride &+ offset
+      unsafe record.pointee.buffer = base + start
+      unsafe record.pointee.iova = iova &+ UInt64(truncatingIfNeeded: start)
       unsafe record.pointee.setSingle(length: slot.length, offset: 0)
       unsafe (full + n).initialize(to: record)
       bytes &+= UInt64(slot.length)
@@ -240,8 +242,9 @@ internal import Packet
 
   @inline(__always) private func set(_ record: RawPacket, _ slot: NetmapSlot) {
     // SAFETY: the index is below the count of buffers: the ledger said so.
-    unsafe record.pointee.buffer = base + Int(slot.bufferIndex) &* stride
-    unsafe record.pointee.iova = iova &+ UInt64(slot.bufferIndex) &* UInt64(stride)
+    let start = Int(slot.bufferIndex) &* stride &+ (kring?.offset(of: slot) ?? 0)
+    unsafe record.pointee.buffer = base + start
+    unsafe record.pointee.iova = iova &+ UInt64(truncatingIfNeeded: start)
     unsafe record.pointee.setSingle(length: slot.length, offset: 0)
     unsafe record.pointee.next = nil
     unsafe record.pointee.flags = []

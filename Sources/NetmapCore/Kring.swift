@@ -39,7 +39,7 @@ public struct RingID: Hashable, Sendable, CustomStringConvertible {
 }
 
 /// What a kring counts; written by whoever syncs it.
-public struct KringCounters: Equatable, Sendable {
+@frozen public struct KringCounters: Equatable, Sendable, BitwiseCopyable {
   /// Packets and bytes that passed: sent, or put into the ring.
   public var packets: UInt64 = 0, bytes: UInt64 = 0
   public var syncs: UInt64 = 0
@@ -55,8 +55,25 @@ public struct KringCounters: Equatable, Sendable {
   public init() {}
 }
 
+/// A kring's numbers, at a fixed address: every packet touches them, and a class's own variables are checked for overlapping
+/// uses at each touch.
+@frozen public struct KringState: BitwiseCopyable {
+  public var rhead: UInt32 = 0
+  public var rcur: UInt32 = 0
+  public var rtail: UInt32
+  public var hwcur: UInt32 = 0
+  public var hwtail: UInt32
+  public var isFaulted = false
+  public var counters = KringCounters()
+
+  init(tail: UInt32) {
+    rtail = tail
+    hwtail = tail
+  }
+}
+
 /// A ring's trusted state, and the view of the shared ring.
-public final class Kring: @unchecked Sendable {
+@safe public final class Kring: @unchecked Sendable {
   public let id: RingID
   public let ring: NetmapRing
   public let memory: RingMemory
@@ -69,15 +86,8 @@ public final class Kring: @unchecked Sendable {
   public let holder: BufferOwner
   public let wakeup: KringWakeup
 
-  // Written by whoever is inside `begin` and `end`; adapters move `hwcur` and `hwtail`.
-  public internal(set) var rhead: UInt32 = 0
-  public internal(set) var rcur: UInt32 = 0
-  public internal(set) var rtail: UInt32
-  public var hwcur: UInt32 = 0
-  public var hwtail: UInt32
-  public var counters = KringCounters()
-  /// The last sync met a violation: poll answers POLLERR until a sync is clean.
-  public internal(set) var isFaulted = false
+  /// Written by whoever is inside `begin` and `end`; adapters move `hwcur` and `hwtail`.
+  @usableFromInline let state: UnsafeMutablePointer<KringState>
   /// Option OFFSETS: the bits of a slot's `ptr` in which a frame's start is; 0: frames start with their buffers.
   public private(set) var offsetMask: UInt64 = 0
   /// Bytes: no offset is larger.
@@ -105,8 +115,43 @@ public final class Kring: @unchecked Sendable {
     self.ledger = ledger
     self.holder = holder
     self.wakeup = wakeup
-    hwtail = id.direction == .transmit ? memory.ring.slotCount - 1 : 0
-    rtail = hwtail
+    unsafe state = .allocate(capacity: 1)
+    unsafe state.initialize(to: KringState(tail: id.direction == .transmit ? memory.ring.slotCount - 1 : 0))
+  }
+
+  deinit { unsafe state.deallocate() }
+
+  // MARK: Numbers
+
+  // SAFETY of the accesses here: the state lives as long as the kring.
+  public internal(set) var rhead: UInt32 {
+    @inlinable @inline(__always) get { unsafe state.pointee.rhead }
+    set { unsafe state.pointee.rhead = newValue }
+  }
+  public internal(set) var rcur: UInt32 {
+    @inlinable @inline(__always) get { unsafe state.pointee.rcur }
+    set { unsafe state.pointee.rcur = newValue }
+  }
+  public internal(set) var rtail: UInt32 {
+    @inlinable @inline(__always) get { unsafe state.pointee.rtail }
+    set { unsafe state.pointee.rtail = newValue }
+  }
+  /// The last sync met a violation: poll answers POLLERR until a sync is clean.
+  public internal(set) var isFaulted: Bool {
+    @inlinable @inline(__always) get { unsafe state.pointee.isFaulted }
+    set { unsafe state.pointee.isFaulted = newValue }
+  }
+  @inlinable @inline(__always) public var hwcur: UInt32 {
+    get { unsafe state.pointee.hwcur }
+    set { unsafe state.pointee.hwcur = newValue }
+  }
+  @inlinable @inline(__always) public var hwtail: UInt32 {
+    get { unsafe state.pointee.hwtail }
+    set { unsafe state.pointee.hwtail = newValue }
+  }
+  @inlinable @inline(__always) public var counters: KringCounters {
+    get { unsafe state.pointee.counters }
+    _modify { yield unsafe &state.pointee.counters }
   }
 
   // MARK: Offsets

@@ -84,13 +84,15 @@
   }
 
   /// Slots that were filled and never shown to the program: their buffers, as the adapter knows
-  /// them, with the length that stands in the slot, clamped. The program gets them no more.
-  public func takeUnshown() -> [(buffer: UInt32, length: Int, more: Bool)] {
-    var unshown: [(buffer: UInt32, length: Int, more: Bool)] = []
+  /// them, with offset and length that stand in the slot, clamped. The program gets them no more.
+  public func takeUnshown() -> [(buffer: UInt32, offset: Int, length: Int, more: Bool)] {
+    var unshown: [(buffer: UInt32, offset: Int, length: Int, more: Bool)] = []
     var i = kring.rtail
     while i != kring.hwtail {
       let slot = kring.ring.slot(i)
-      unshown.append((buffer(i), min(Int(slot.length), kring.bufferSize), slot.flags.contains(.moreFragments)))
+      let offset = kring.offset(of: slot)
+      unshown.append(
+        (buffer(i), offset, min(Int(slot.length), kring.bufferSize - offset), slot.flags.contains(.moreFragments)))
       i = kring.next(i)
     }
     return unshown

@@ -145,6 +145,14 @@ public enum RingOffset {
     unsafe rw_write64(address(ofSlot: i), word)
   }
 
+  /// Writes slot `i`'s `ptr` alone.
+  #if RINGWAY_CHECKED
+    @_noAllocation @_noLocks
+  #endif
+  @inlinable @inline(__always) public func setPointer(_ i: UInt32, _ pointer: UInt64) {
+    unsafe rw_write64(address(ofSlot: i) + 8, pointer)
+  }
+
   // SAFETY: the index is below `slotCount`, or 0, and there are two slots at least.
   @usableFromInline @inline(__always) func address(ofSlot i: UInt32) -> UnsafeMutableRawPointer {
     unsafe base + RingOffset.slots + Int(i < slotCount ? i : 0) &* RingOffset.slotSize
