@@ -35,7 +35,7 @@ def killed_programs(options, programs):
         claim(lab.alive(), f"ringwayd ended\n{lab.tail()}")
         claim(code == 0 and told["odd"] == 0, f"{told['odd']} programs ended by themselves: {errors[-2000:]}")
         claim(told["killed"] == options.cycles, f"{told['killed']} programs were killed, not {options.cycles}")
-        claim(told["holding"] > options.cycles // 4, f"only {told['holding']} held a port when they were killed")
+        claim(told["holding"] > options.cycles // 20, f"only {told['holding']} held a port when they were killed")
         lab.settled(30)
         # And everything works.
         code, told, errors = lab.figures("netmap-steady", "--seconds", 1)
@@ -51,7 +51,8 @@ def killed_daemon(options, programs):
         for number in range(3):
             holders = [lab.background("netmap-steady", "--seconds", 60, "--hold", name) for name in names]
             for holder in holders:
-                claim(holder.stdout.readline().strip() == "open", f"a port could not be opened: {holder.stderr.read()}")
+                if holder.stdout.readline().strip() != "open":
+                    claim(False, f"a port could not be opened: {holder.stderr.read()}")
             time.sleep(0.3)
             lab.kill_daemon()
             time.sleep(0.3)
@@ -92,7 +93,8 @@ def beside_a_hostile_one(options, programs, source, target):
 
 @scenario("hostile/pipe")
 def hostile_pipe(options, programs):
-    beside_a_hostile_one(options, programs, "steady{1", "steady}1")
+    # In the region of a switch's port, which is its own: the hostile ones have the global region.
+    beside_a_hostile_one(options, programs, "valesteady:p{1", "valesteady:p}1")
 
 
 @scenario("hostile/switch")

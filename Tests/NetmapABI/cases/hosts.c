@@ -72,28 +72,28 @@ static bool answered(struct port *port, double seconds, uint16_t flags) {
 	return false;
 }
 
+/* With the host rings alone the card's queues are the stack's still: what it answers goes out on the wire, to the other card. */
 static void host_rings(void) {
-	struct port port;
+	struct port port, wire;
+	open_port(&wire, card(1), ABI_ALL_NIC, 0);
 	open_port(&port, card(0), ABI_SW, 0);
 	for (unsigned i = 0; i < port.nif->tx_rings; i++) CHECK(!tx_ring(&port, i));
 	CHECK(tx_ring(&port, port.nif->tx_rings) != NULL);
 	CHECK(rx_ring(&port, port.nif->rx_rings) != NULL);
-	put_question(&port, first_tx(&port));
-	if (!answered(&port, 5, 0)) FAIL("the stack does not answer through the host rings");
-	/* And with poll. */
-	put_question(&port, first_tx(&port));
-	for (double limit = now() + 5;;) {
-		CHECK_EQ(poll_one(port.fd, POLLIN, 5000), POLLIN);
-		if (answered(&port, 0.01, 0)) break;
-		if (now() > limit) FAIL("no answer by poll");
+	bool done = false;
+	for (double limit = now() + 10; !done && now() < limit;) {
+		put_question(&port, first_tx(&port));
+		done = answered(&wire, 0.5, 0);
 	}
+	if (!done) FAIL("the stack does not answer what comes by the host rings");
 }
 
 static void one_host_ring(void) {
 	struct port port = {.reg = {.mode = ABI_ONE_SW, .ringid = 0}};
 	open_with(&port, card(0), NULL);
-	put_question(&port, first_tx(&port));
-	if (!answered(&port, 5, 0)) FAIL("the stack does not answer");
+	CHECK(first_tx(&port) == tx_ring(&port, port.nif->tx_rings));
+	CHECK_OK(txsync(&port));
+	CHECK_OK(rxsync(&port));
 	struct port bad = {.fd = device()};
 	struct abi_register reg = {.mode = ABI_ONE_SW, .ringid = 4000};
 	CHECK_ERRNO(request(bad.fd, ABI_REGISTER, card(0), &reg), EINVAL);
@@ -102,8 +102,8 @@ static void one_host_ring(void) {
 static void host_ring_drains(void) {
 	/* Slots too short or too long are skipped, and the ring goes on. */
 	struct port port;
-	open_port(&port, card(0), ABI_SW, 0);
-	struct abi_ring *tx = first_tx(&port);
+	open_port(&port, card(0), ABI_NIC_SW, 0);
+	struct abi_ring *tx = tx_ring(&port, port.nif->tx_rings);
 	for (int i = 0; i < 20; i++) {
 		struct abi_slot *slot = &tx->slot[tx->head];
 		slot->len = i % 2 ? 5 : 0;
@@ -114,6 +114,13 @@ static void host_ring_drains(void) {
 	CHECK_EQ(ready(tx), tx->num_slots - 1);
 	put_question(&port, tx);
 	if (!answered(&port, 5, 0)) FAIL("the stack does not answer any more");
+	/* And what it says is there for poll. */
+	put_question(&port, tx);
+	for (double limit = now() + 5;;) {
+		CHECK_EQ(poll_one(port.fd, POLLIN, 5000), POLLIN);
+		if (answered(&port, 0.01, 0)) break;
+		if (now() > limit) FAIL("no answer by poll");
+	}
 }
 
 static void both_kinds_of_rings(void) {
@@ -232,7 +239,7 @@ static void polling(void) {
 }
 
 const struct abi_case host_cases[] = {
-	{"card/host-rings", host_rings, NEEDS_CARDS},
+	{"card/host-rings", host_rings, NEEDS_TWO_CARDS},
 	{"card/one-host-ring", one_host_ring, NEEDS_CARDS},
 	{"card/host-ring-drains", host_ring_drains, NEEDS_CARDS},
 	{"card/both-kinds-of-rings", both_kinds_of_rings, NEEDS_TWO_CARDS},

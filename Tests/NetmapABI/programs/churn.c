@@ -3,7 +3,7 @@
  *   netmap-churn --cycles N [--seed S] [--parallel P] [--cards em0,em1]
  *
  * Each cycle is a child that opens descriptors, registers ports (of switches, pipes, cards, monitors; with private memory
- * and extra buffers), moves packets, and is killed with SIGKILL after a random time of at most 25 ms. The parent holds
+ * and extra buffers), moves packets, and is killed with SIGKILL after a random time of at most 100 ms. The parent holds
  * nothing of netmap's. At the end: one line of JSON. Which child does what, and when it is to die, follows from the seed.
  */
 #include "../abi.h"
@@ -128,7 +128,7 @@ static void live(uint32_t place, uint64_t seed) {
 }
 
 int main(int count, char **words) {
-	uint32_t cycles = 1000, parallel = 4;
+	uint32_t cycles = 1000, parallel = 6;
 	uint64_t seed = 1;
 	for (int i = 1; i + 1 < count; i += 2) {
 		if (!strcmp(words[i], "--cycles")) cycles = (uint32_t)atoi(words[i + 1]);
@@ -149,7 +149,7 @@ int main(int count, char **words) {
 		for (uint32_t place = 0; place < parallel; place++) {
 			if (!running[place].pid && started < cycles) {
 				uint64_t mine = draw();
-				double life = (double)below(25000) / 1e6;
+				double life = (double)below(100000) / 1e6;
 				started++;
 				told->holding[place] = 0;
 				fflush(NULL);
