@@ -151,17 +151,26 @@ func poll(_ list: UnsafeMutablePointer<pollfd>, _ count: UInt, _ nanoseconds: In
   return result
 }
 
+/// The netmap descriptors of an epoll set. There are few, as a rule.
+private func watched(_ epoll: Int32) -> [rwp_watch] {
+  for room in [8, Int(RWP_WATCHES)] {
+    var list = [rwp_watch](repeating: rwp_watch(), count: room)
+    // SAFETY: the array's own entries.
+    let count = unsafe list.withUnsafeMutableBufferPointer { unsafe rwp_watches(epoll, $0.baseAddress!, UInt32($0.count)) }
+    if count < room || room == Int(RWP_WATCHES) { return Array(list.prefix(Int(count))) }
+  }
+  return []
+}
+
 @_cdecl("rwp_swift_epoll_wait")
 func epollWait(
   _ epoll: Int32, _ list: UnsafeMutablePointer<epoll_event>, _ room: Int32, _ nanoseconds: Int64, _ signals: UnsafeRawPointer?
 ) -> Int32 {
   let before = rw_errno()
-  var watches = [rwp_watch](repeating: rwp_watch(), count: Int(RWP_WATCHES))
-  // SAFETY: the array's own entries.
-  let watched = unsafe watches.withUnsafeMutableBufferPointer { unsafe rwp_watches(epoll, $0.baseAddress!, UInt32($0.count)) }
+  let watches = watched(epoll)
   // The set itself is one entry more: it is readable when one of the other descriptors is ready.
   var entries: [pollfd] = []
-  for watch in watches.prefix(Int(watched)) where rwp_check(watch.fd) != 0 {
+  for watch in watches where rwp_check(watch.fd) != 0 {
     entries.append(pollfd(fd: watch.fd, events: Int16(truncatingIfNeeded: watch.events & 0x7ff), revents: 0))
   }
   let ours = entries.count
@@ -180,7 +189,7 @@ func epollWait(
     filled = kernel
   }
   for entry in entries.prefix(ours) where entry.revents != 0 && filled < room {
-    guard let watch = watches.prefix(Int(watched)).first(where: { $0.fd == entry.fd }) else { continue }
+    guard let watch = watches.first(where: { $0.fd == entry.fd }) else { continue }
     var event = unsafe epoll_event()
     unsafe event.events = UInt32(UInt16(bitPattern: entry.revents))
     unsafe event.data.u64 = watch.data
