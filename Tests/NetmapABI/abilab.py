@@ -112,7 +112,7 @@ class Lab:
             if self.cards:
                 self.program("netmap-abi", "--only", "card/fields")
                 self.program("netmap-abi", "--only", "card/fields", NETMAP_ABI_NIC=self.cards[1])
-            self.before = self.account()
+            self.before = self.quiet_account()
         except BaseException:
             self.close()
             raise
@@ -184,6 +184,16 @@ class Lab:
             shared = sum("s " in line.split(" ", 2)[1] + " " for line in maps)
         return {"free buffers": self.sysctl("netmap.free_buffers"), "buffers": self.sysctl("netmap.total_buffers"),
                 "descriptors": len(os.listdir(f"{process}/fd")), "shared mappings": shared}
+
+    def quiet_account(self):
+        """The account, when nothing of it has changed for a while: closing takes the daemon a moment."""
+        last, since = None, time.monotonic()
+        while time.monotonic() - since < 1:
+            now = self.account()
+            if now != last:
+                last, since = now, time.monotonic()
+            time.sleep(0.1)
+        return last
 
     def settled(self, seconds=10):
         """Waits until the account is as it was at the start; says what is not."""

@@ -66,8 +66,8 @@ def killed_daemon(options, programs):
                 lines = output.split("\n")
                 claim(lines[0] == "poll POLLERR, sync ENXIO", f"{name}, round {number}: the program saw \"{lines[0]}\" {errors}")
                 claim("open again" in lines, f"{name}, round {number}: it could not be opened again: {output} {errors}")
-        lab.before = lab.account()
-        lab.settled()
+        lab.before = lab.quiet_account()
+        claim(lab.before["free buffers"] == lab.before["buffers"], f"buffers are missing: {lab.before}")
     end = time.monotonic() + 5
     while free_pages() != before and time.monotonic() < end:
         time.sleep(0.1)
