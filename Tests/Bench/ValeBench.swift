@@ -25,19 +25,22 @@ struct ValeBench: ParsableCommand {
       return
     }
     var report = Report(title: "VALE", note: Self.note)
-    let packets = options.quick ? 100_000 : 5_000_000
+    try Self.measure(packets: options.quick ? 100_000 : 5_000_000, options.roundCount, &report)
+    try options.finish(report)
+  }
+
+  static func measure(packets: Int, _ rounds: Int, _ report: inout Report) throws {
     for (length, receivers, stations) in [(64, 1, 1), (64, 1, 512), (1500, 1, 1), (64, 3, 1)] {
       var times: [Double] = []
-      for _ in 0..<options.roundCount {
+      for _ in 0..<rounds {
         let rig = try ValeRig(length: length, receivers: receivers, stations: stations), clock = MonotonicClock()
         _ = try rig.send(20_000)
         let start = clock.now(), sent = try rig.send(packets / (length > 1000 ? 4 : 1) / receivers)
         times.append(Double(clock.now() - start) / Double(sent))
       }
       let what = receivers > 1 ? "to \(receivers) ports at a time, a frame sent" : stations > 1 ? "\(stations) stations" : "one station"
-      report.add("One port to another, sender and receiver on one core", "\(length) bytes, \(what)", times)
+      report.add("VALE, one port to another on one core", "\(length) bytes, \(what)", times)
     }
-    try options.finish(report)
   }
 
   static let note = """
