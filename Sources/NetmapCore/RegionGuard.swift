@@ -77,9 +77,6 @@ extension NetmapAllocator {
 
 extension NetmapRegion {
   /// Whether somebody took the region's memory away: its ports are of no use, and answer EIO. Cheap: for every sync.
-  #if RINGWAY_CHECKED
-    @_noAllocation @_noLocks
-  #endif
   @inlinable @inline(__always) public var isQuarantined: Bool { fault?.isRaised ?? false }
 
   /// EIO for a region that is quarantined.

@@ -32,17 +32,11 @@ public import SystemPackage
   init(_ index: UInt32) { self.index = index }
 
   /// Faults since the flag was opened or cleared.
-  #if RINGWAY_CHECKED
-    @_noAllocation @_noLocks
-  #endif
   @inlinable @inline(__always) public var count: UInt32 {
     // SAFETY: C storage; the index wraps inside it.
     unsafe rw_load_acquire32(rw_guard_flag(index))
   }
   /// Whether something has faulted.
-  #if RINGWAY_CHECKED
-    @_noAllocation @_noLocks
-  #endif
   @inlinable @inline(__always) public var isRaised: Bool { count != 0 }
   /// Counts one more: for owners that find out about a loss in another way.
   public func raise() { rw_guard_raise(index) }
