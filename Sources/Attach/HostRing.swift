@@ -106,7 +106,9 @@ final class HostRing: @unchecked Sendable {
         slots.release(released)
         if let tap = kring.tap { tap.willShow(kring) }
       }
+      if let tap = kring.tap { tap.willShow(kring) }
       kring.finalise()
+      kring.stamp()
       return forwarded
     }
   }

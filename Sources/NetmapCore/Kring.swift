@@ -96,6 +96,8 @@ public struct RingID: Hashable, Sendable, CustomStringConvertible {
   public private(set) var smallestGap = 0
   /// Sees what passes; nil when nobody monitors this ring. Changes between `begin` and `end`.
   public var tap: (any KringTap)?
+  /// Whatever the adapter keeps for a ring, so that a sync finds it without a look-up. Set when the ring is made.
+  public weak var reader: AnyObject?
   /// When receive syncs are stamped. Set when the ring is made.
   public var settings: KringSettings?
   private let busy = Atomic(Kring.idle)

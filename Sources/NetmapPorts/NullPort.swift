@@ -49,6 +49,7 @@ extension NetmapSystem {
   /// request asks for by mode or flags holds for every name.
   public func addSoftwarePorts() {
     add(NullPortProvider())
+    add(MonitorProvider())
     add(PipeProvider())
   }
 }

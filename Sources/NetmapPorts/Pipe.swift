@@ -31,13 +31,19 @@ final class PipePair: @unchecked Sendable {
   let rings: (forth: Int, back: Int)
   let slots: (forth: Int, back: Int)
   let links: (forth: [PipeLink], back: [PipeLink])
-  /// Whose memory the pipe shares; nil when the name stands for nothing else.
+  /// The region in use by another pipe of the same base.
+  let sibling: () -> NetmapRegion?
+  /// Whose memory the pipe shares; nil when the name stands for nothing else: then pipes of that name share a region.
   private(set) weak var parent: (any NetmapAdapter)?
   // Worker 0's.
   private weak var first: PipeEnd?
   private weak var second: PipeEnd?
 
-  init(base: String, id: String, parent: (any NetmapAdapter)?, rings: (forth: Int, back: Int), slots: (forth: Int, back: Int)) {
+  init(
+    base: String, id: String, parent: (any NetmapAdapter)?, rings: (forth: Int, back: Int), slots: (forth: Int, back: Int),
+    sibling: @escaping () -> NetmapRegion?
+  ) {
+    self.sibling = sibling
     self.base = base
     self.id = id
     self.parent = parent
@@ -53,6 +59,9 @@ final class PipePair: @unchecked Sendable {
     if isFirst { first = made } else { second = made }
     return made
   }
+
+  /// While an end is open. On worker 0.
+  var region: NetmapRegion? { first?.krings.region ?? second?.krings.region }
 
   func peer(isFirst: Bool) -> PipeEnd? { isFirst ? second : first }
 }
@@ -79,14 +88,21 @@ public final class PipeEnd: NetmapAdapter, @unchecked Sendable {
   public func slots(_ direction: RingDirection, host: Bool) -> Int {
     (direction == .transmit) == isFirst ? pair.slots.forth : pair.slots.back
   }
+  /// Ends of pipes that a region has room for, where it is made for pipes alone.
+  static let portsInRegion = 8
   public var supportsOffsets: Bool { true }
   public var returnsSentBuffers: Bool { false }
 
   // MARK: Control, on worker 0
 
   public func defaultRegion(_ memory: NetmapMemory) throws(NetmapError) -> NetmapRegion {
-    if let region = pair.peer(isFirst: isFirst)?.krings.region { return region }
-    guard let parent = pair.parent else { return try memory.global() }
+    if let region = pair.region { return region }
+    guard let parent = pair.parent else {
+      if let region = pair.sibling() { return region }
+      let sizes = try memory.options.privateSizes.holding(
+        counts, transmitSlots: slots(.transmit, host: false), receiveSlots: slots(.receive, host: false), ports: Self.portsInRegion)
+      return try memory.makePrivate(sizes, name: pair.base)
+    }
     if let region = parent.krings.region { return region }
     return try parent.defaultRegion(memory)
   }

@@ -48,7 +48,15 @@ public final class PipeProvider: NetmapPortProvider {
     let sent = (rings(asked.transmitRings), slots(asked.transmitSlots, .transmit))
     let received = (rings(asked.receiveRings), slots(asked.receiveSlots, .receive))
     let (forth, back) = name.isFirst ? (sent, received) : (received, sent)
-    return PipePair(base: name.base, id: name.id, parent: parent, rings: (forth.0, back.0), slots: (forth.1, back.1))
+    return PipePair(
+      base: name.base, id: name.id, parent: parent, rings: (forth.0, back.0), slots: (forth.1, back.1),
+      sibling: { [weak self] in self?.region(ofBase: name.base) })
+  }
+
+  /// The region of the pipes of a base that stands for nothing else. On worker 0.
+  private func region(ofBase base: String) -> NetmapRegion? {
+    let all = pairs.withLock { $0.values.compactMap(\.pair) }
+    return all.lazy.filter { $0.base == base && $0.parent == nil }.compactMap(\.region).first
   }
 }
 

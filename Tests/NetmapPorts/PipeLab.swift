@@ -38,7 +38,8 @@ extension NetmapTestSystem {
     var register = RegisterRequest()
     (register.transmitSlots, register.receiveSlots) = (slots, slots)
     (register.transmitRings, register.receiveRings) = rings
-    register.memoryID = memory
+    // The global region, unless another one is asked for: it outlives the ports, and tells what they left.
+    register.memoryID = memory == 0 ? 1 : memory == .max ? 0 : memory
     return try system.register(PortRequest(name, RingSelection(mode, flags: flags), register: register, offsets: offsets))
   }
 

@@ -215,7 +215,9 @@ struct PipeTests {
     a.close()
     let b = try lab.pipe("x}1", memory: other.id)
     #expect(b.region === other)
-    #expect(try lab.pipe("x{1").region === other, "the other end's region, when none is asked for")
+    #expect(try lab.pipe("x{1", memory: .max).region === other, "the other end's region, when none is asked for")
+    #expect(try lab.pipe("x{2", memory: .max).region === other, "and that of other pipes of the base")
+    #expect(try lab.pipe("y{2", memory: .max).region.kind == .privateMemory)
     let looked = PortRequest("y{1", RingSelection(.allNIC))
     #expect(throws: NetmapError.self) { try lab.system.adapter(for: looked, create: false) }
   }
