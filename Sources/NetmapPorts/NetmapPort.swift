@@ -43,8 +43,11 @@ public struct NetmapEvents: OptionSet, Sendable {
   /// Nothing to read, or no room to write.
   public var isEmpty: Bool { cur == tail }
   /// Slots from head to tail: received frames' slots, or room.
-  public var space: UInt32 { tail >= head ? tail - head : tail + count - head }
-  public func next(_ i: UInt32) -> UInt32 { i + 1 >= count ? 0 : i + 1 }
+  public var space: UInt32 {
+    let (head, tail) = (self.head, self.tail)
+    return tail >= head ? tail &- head : tail &+ count &- head
+  }
+  public func next(_ i: UInt32) -> UInt32 { i &+ 1 >= count ? 0 : i &+ 1 }
   public func slot(_ i: UInt32) -> NetmapSlot { ring.slot(i) }
   public func setSlot(_ i: UInt32, _ slot: NetmapSlot) { ring.setSlot(i, slot) }
   /// Sets head and cur: what lies before is done with at the next sync.

@@ -102,8 +102,8 @@ internal import Synchronization
     guard let sender, sender.kring.begin() else { return }
     let kring = sender.kring, before = kring.hwcur
     if kring.unsent > 0 {
+      // Its program sees what came of it at its next sync: a tail changes at no other time.
       send(kring)
-      kring.finalise()
     } else {
       stalled.store(false, ordering: .relaxed)
     }

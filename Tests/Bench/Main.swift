@@ -8,7 +8,7 @@ import Foundation
 
 @main struct RingwayBench: ParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "ringway-bench", abstract: "Measures Ringway, and others beside it.", subcommands: [StackBench.self, NetmapBench.self, ValeBench.self],
+    commandName: "ringway-bench", abstract: "Measures Ringway, and others beside it.", subcommands: [StackBench.self, NetmapBench.self, ValeBench.self, PipeBench.self],
     defaultSubcommand: StackBench.self)
 }
 

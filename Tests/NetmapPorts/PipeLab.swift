@@ -26,9 +26,7 @@ struct Seeded: RandomNumberGenerator {
 extension NetmapTestSystem {
   /// A system that knows pipes, monitors and null ports as well.
   static func complete(buffers: Int = 16384) throws -> NetmapTestSystem {
-    let lab = try NetmapTestSystem(buffers: buffers)
-    lab.system.addSoftwarePorts()
-    return lab
+    try NetmapTestSystem(buffers: buffers, software: true)
   }
 
   func pipe(

@@ -61,7 +61,8 @@ struct NetmapTestSystem {
   let system: NetmapSystem
   let provider = TestProvider()
 
-  init(buffers: Int = 4096, isManual: Bool = true) throws {
+  /// - Parameter software: knows pipes, monitors and null ports as well.
+  init(buffers: Int = 4096, isManual: Bool = true, software: Bool = false) throws {
     var configuration = NetisrConfiguration()
     configuration.isManual = isManual
     netisr = try Netisr(configuration)
@@ -71,6 +72,7 @@ struct NetmapTestSystem {
     system = NetmapSystem(netisr, memory: NetmapMemory(options))
     provider.ports["t0"] = try TestAdapter("t0")
     provider.ports["t1"] = try TestAdapter("t1")
+    if software { system.addSoftwarePorts() }
     system.add(provider)
   }
 
