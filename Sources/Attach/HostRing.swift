@@ -106,9 +106,7 @@ final class HostRing: @unchecked Sendable {
         slots.release(released)
         if let tap = kring.tap { tap.willShow(kring) }
       }
-      if let tap = kring.tap { tap.willShow(kring) }
       kring.finalise()
-      kring.stamp()
       return forwarded
     }
   }
