@@ -32,8 +32,6 @@ final class Connection {
   var isRegistered = false
   /// `nr_mode` of the registration.
   var mode: UInt32 = 0
-  /// Its region has lost memory, and that was told.
-  var isLost = false
   /// When somebody has attached.
   private(set) var session: Session?
 

@@ -94,8 +94,8 @@ public final class NetmapServer: @unchecked Sendable {
   public init(_ system: NetmapSystem, _ options: NetmapServerOptions) throws(SystemError) {
     self.options = options
     self.system = system
-    settings = SyncSettings(spinMicroseconds: options.spinMicroseconds)
     wake = try EventFD()
+    settings = SyncSettings(spinMicroseconds: options.spinMicroseconds, server: wake.descriptor)
     placement = try Placement(system.netisr, settings)
   }
 

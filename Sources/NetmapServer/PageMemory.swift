@@ -12,6 +12,10 @@ internal import Platform
   let bytes: Int
   let rings: Int
   private let file: OwnedDescriptor
+  private let fault: FaultFlag
+  private let window: FaultGuard.Window
+  /// Its memory was taken away: what is written here reaches no program any more.
+  var isTaken: Bool { fault.isRaised }
   /// For programs; never closed while this object lives.
   var descriptor: Int32 { file.raw }
 
@@ -26,6 +30,15 @@ internal import Platform
     let shared = unsafe rw_raw_mmap(nil, bytes, Int32(PROT_READ | PROT_WRITE), Int32(MAP_SHARED), raw, 0)
     guard let shared = unsafe shared else { throw Self.noMemory("a mapping of \(bytes) bytes") }
     unsafe base = shared
+    do { fault = try FaultGuard.openFlag() } catch {
+      _ = unsafe munmap(shared, bytes)
+      throw Self.noMemory("a fault's flag")
+    }
+    do { window = unsafe try FaultGuard.add(base: shared, count: bytes, pageSize: 4096, kind: .zeros, flag: fault) } catch {
+      FaultGuard.close(fault)
+      _ = unsafe munmap(shared, bytes)
+      throw Self.noMemory("a guarded window")
+    }
     // Nobody can cut it short under this process's feet, nor let it grow.
     guard rw_fcntl(raw, RW_F_ADD_SEALS, RW_F_SEAL_SIZE) == 0 else { throw Self.noMemory("a seal") }
     store(SyncPage.magicOffset, SyncPage.magic)
@@ -36,7 +49,11 @@ internal import Platform
     store(SyncPage.stateOffset, SyncPage.open)
   }
 
-  deinit { _ = unsafe munmap(base, bytes) }
+  deinit {
+    FaultGuard.remove(window)
+    FaultGuard.close(fault)
+    _ = unsafe munmap(base, bytes)
+  }
 
   private static func noMemory(_ what: String) -> NetmapError {
     NetmapError(.ENOMEM, "No memory for a sync page: \(what) was refused (error \(rw_errno())).")

@@ -41,7 +41,7 @@ extension NetmapServer {
         }
       }
       for adopted in takeAdopted() { add(OwnedDescriptor(taking: adopted.descriptor), adopted.peer, epoll) }
-      quarantine()
+      if settings.hasFault.exchange(false, ordering: .acquiringAndReleasing) || events.isEmpty { quarantine() }
     }
   }
 
@@ -109,15 +109,16 @@ extension NetmapServer {
     }
   }
 
-  /// Sessions whose memory a program took away fail from now on: a hole punched, a file cut short. Others do not notice.
+  /// Closes descriptors whose memory was taken from under the daemon's feet: a page's or a whole region's.
   private func quarantine() {
-    for connection in connections.values {
-      guard let session = connection.session, session.port.region.isQuarantined, !connection.isLost else { continue }
-      connection.isLost = true
-      session.waker.tellGone()
+    for (token, connection) in connections {
+      let isTaken = connection.session?.page.isTaken == true
+      guard isTaken || connection.descriptor.port?.region.isQuarantined == true else { continue }
+      options.log(
+        "the netmap descriptor of process \(connection.peer.pid) was closed: \(isTaken ? "its sync page" : "its memory region") lost pages, which were taken away")
       count { $0.quarantined += 1 }
-      let region = session.port.region
-      options.log("\(session.port.adapter.name): memory region \(region.id) (\(region.name)) lost pages, so process \(connection.peer.pid) loses its port")
+      connection.session?.waker.tellGone()
+      close(token)
     }
   }
 

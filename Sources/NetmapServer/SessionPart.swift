@@ -107,6 +107,7 @@ internal import Synchronization
       }
       i &+= 1
     }
+    if done > 0, page.isTaken || region.isQuarantined { poller.settings.reportFault() }
     return done
   }
 

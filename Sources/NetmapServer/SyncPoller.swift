@@ -18,7 +18,7 @@ final class SyncPoller: WorkerPoller, @unchecked Sendable {
   var eventDescriptor: Int32 { event.descriptor }
   private var active: [SessionPart] = []
   private let clock = MonotonicClock()
-  private let settings: SyncSettings
+  let settings: SyncSettings
 
   init(_ settings: SyncSettings) throws(SystemError) {
     self.settings = settings
@@ -86,5 +86,15 @@ final class SyncPoller: WorkerPoller, @unchecked Sendable {
 final class SyncSettings: Sendable {
   /// Nanoseconds that a worker looks in vain before it sleeps.
   let spin: Atomic<UInt64>
-  init(spinMicroseconds: Int) { spin = Atomic(UInt64(max(0, spinMicroseconds)) &* 1000) }
+  /// Some session's memory was taken away: the server looks for it.
+  let hasFault = Atomic(false)
+  private let server: Int32
+
+  /// - Parameter server: the eventfd that wakes the server's thread; open for as long as a worker syncs.
+  init(spinMicroseconds: Int, server: Int32) {
+    spin = Atomic(UInt64(max(0, spinMicroseconds)) &* 1000)
+    self.server = server
+  }
+
+  func reportFault() { if !hasFault.exchange(true, ordering: .acquiringAndReleasing) { rw_signal_event(server) } }
 }
