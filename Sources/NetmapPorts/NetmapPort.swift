@@ -72,17 +72,11 @@ public final class NetmapPort: Sendable {
   public let adapter: any NetmapAdapter
   let open: OpenRings
   public let flags: RegisterFlags
-  /// What an OFFSETS option got; nil without one.
-  public let offsets: OffsetsOption?
   private let control: Worker
   private let clock: any TimeSource
   private let isClosed = Atomic(false)
 
-  init(
-    _ adapter: any NetmapAdapter, _ open: OpenRings, control: Worker, clock: any TimeSource, flags: RegisterFlags,
-    offsets: OffsetsOption? = nil
-  ) {
-    self.offsets = offsets
+  init(_ adapter: any NetmapAdapter, _ open: OpenRings, control: Worker, clock: any TimeSource, flags: RegisterFlags) {
     self.adapter = adapter
     self.open = open
     self.control = control
@@ -97,6 +91,8 @@ public final class NetmapPort: Sendable {
   public var region: NetmapRegion { open.region }
   /// Extra buffers that were there to give.
   public var extraBuffers: Int { open.extra }
+  /// What an OFFSETS option got; nil without one.
+  public var offsets: OffsetsOption? { open.offsets }
   /// The trusted rings, in the order card before host and transmit before receive.
   public var krings: [Kring] { open.rings.map(\.kring) }
 

@@ -95,15 +95,8 @@ public final class NetmapSystem: Sendable {
     let region = try region(for: request, adapter)
     try adapter.prepare(region)
     let open = try adapter.krings.open(
-      adapter, request.selection, in: region, extra: Int(clamping: request.register.extraBuffers))
-    var offsets: OffsetsOption?
-    do throws(NetmapError) {
-      if let wanted = request.offsets { offsets = try adapter.krings.setOffsets(wanted, open, adapter) }
-    } catch {
-      adapter.krings.close(open, adapter)
-      throw error
-    }
-    return NetmapPort(adapter, open, control: netisr.worker(0), clock: netisr.clock, flags: request.selection.flags, offsets: offsets)
+      adapter, request.selection, in: region, extra: Int(clamping: request.register.extraBuffers), offsets: request.offsets)
+    return NetmapPort(adapter, open, control: netisr.worker(0), clock: netisr.clock, flags: request.selection.flags)
   }
 
   /// The region in which a request wants a port, or has to have it. On worker 0.

@@ -8,36 +8,44 @@
 internal import NetmapAPI
 internal import NetmapCore
 
+/// What an OFFSETS option comes to.
+struct OffsetPlan: Sendable {
+  /// The bits of `ptr` that are the offset.
+  let mask: UInt64
+  let wanted: OffsetsOption
+  /// What the program gets.
+  let answer: OffsetsOption
+
+  /// A fresh ring's.
+  func apply(to kring: Kring) {
+    kring.setOffsets(mask: mask, largest: Int(wanted.largest), gap: Int(clamping: wanted.smallestGap))
+    guard wanted.initial != 0 else { return }
+    for i in 0..<kring.count {
+      var slot = kring.ring.slot(i)
+      slot.pointer = wanted.initial
+      kring.ring.setSlot(i, slot)
+    }
+  }
+}
+
 extension PortKrings {
-  /// Sets a program's wish for the rings that it just took. On worker 0.
-  /// - Returns: what it got.
-  /// - Throws: EOPNOTSUPP for a port without offsets, EINVAL for numbers that cannot be, EBUSY when a ring has others.
-  func setOffsets(_ wanted: OffsetsOption, _ open: OpenRings, _ adapter: any NetmapAdapter) throws(NetmapError) -> OffsetsOption {
+  /// Holds a program's wish against the port, and the rings that others hold already. On worker 0; changes nothing.
+  /// - Throws: EOPNOTSUPP for a port without offsets, EINVAL for numbers that cannot be, EBUSY when a ring has others, or
+  ///   none: it is in use, and stays as it is.
+  func planOffsets(
+    _ wanted: OffsetsOption, _ ids: [RingID], _ region: NetmapRegion, _ adapter: any NetmapAdapter
+  ) throws(NetmapError) -> OffsetPlan {
     let name = adapter.name
     guard adapter.supportsOffsets else { throw NetmapError(.EOPNOTSUPP, "\(name): frames of this port cannot start at offsets.") }
-    let mask = try wanted.mask(name, bufferSize: open.region.allocator.bufferSize)
+    let mask = try wanted.mask(name, bufferSize: region.allocator.bufferSize)
     var answer = wanted
-    // All of them first: a ring that refuses leaves the others as they were.
-    for ring in open.rings where ring.kring.offsetMask != 0 {
-      let kring = ring.kring
+    for kring in ids.compactMap({ ring($0)?.kring }) {
       guard kring.offsetMask & mask == mask, UInt64(kring.largestOffset) >= wanted.largest else {
-        throw NetmapError(.EBUSY, "\(name): \(ring.id) is in use with offsets up to \(kring.largestOffset).")
+        throw NetmapError(.EBUSY, "\(name): \(kring.id) is in use with offsets up to \(kring.largestOffset).")
       }
       answer.largest = max(answer.largest, UInt64(kring.largestOffset))
     }
-    for ring in open.rings {
-      let kring = ring.kring
-      if kring.offsetMask == 0 {
-        kring.setOffsets(mask: mask, largest: Int(wanted.largest), gap: Int(clamping: wanted.smallestGap))
-      }
-      guard wanted.initial != 0, users(of: ring.id) == 1 else { continue }
-      for i in 0..<kring.count {
-        var slot = kring.ring.slot(i)
-        slot.pointer = slot.pointer & ~kring.offsetMask | wanted.initial
-        kring.ring.setSlot(i, slot)
-      }
-    }
-    return answer
+    return OffsetPlan(mask: mask, wanted: wanted, answer: answer)
   }
 }
 

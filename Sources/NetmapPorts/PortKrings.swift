@@ -47,8 +47,6 @@ public final class PortKrings: @unchecked Sendable {
   public var rings: [PortRing] { entries.values.map(\.ring) }
   /// A ring that is in use; nil for any other. On worker 0.
   public func ring(_ id: RingID) -> PortRing? { entries[id]?.ring }
-  /// Programs that hold a ring. On worker 0.
-  public func users(of id: RingID) -> Int { entries[id]?.users ?? 0 }
 
   // MARK: Opening
 
@@ -56,10 +54,11 @@ public final class PortKrings: @unchecked Sendable {
   /// - Parameters:
   ///   - region: where fresh rings are made.
   ///   - extra: buffers beside the rings; there may be fewer.
+  ///   - offsets: an OFFSETS option, for fresh rings.
   /// - Throws: EINVAL for rings that do not exist, EBUSY for rings that somebody wants alone, EAGAIN while the last
   ///   programs' memory is in use, ENOMEM.
   func open(
-    _ adapter: any NetmapAdapter, _ selection: RingSelection, in region: NetmapRegion, extra: Int
+    _ adapter: any NetmapAdapter, _ selection: RingSelection, in region: NetmapRegion, extra: Int, offsets: OffsetsOption? = nil
   ) throws(NetmapError) -> OpenRings {
     let name = adapter.name, counts = adapter.counts
     guard let ids = selection.rings(of: counts) else {
@@ -74,14 +73,18 @@ public final class PortKrings: @unchecked Sendable {
       }
       throw NetmapError(.EINVAL, "\(name) is open in memory region \(own.id); ask for that one, or for none")
     }
+    var plan: OffsetPlan?
+    if let offsets { plan = try planOffsets(offsets, ids, region, adapter) }
     let holder = try region.enter()
     if self.region == nil { self.region = region }
     do throws(NetmapError) {
-      try make(ids.filter { entries[$0] == nil }, adapter, selection, region, holder)
+      try make(ids.filter { entries[$0] == nil }, adapter, selection, region, holder, plan)
       for id in ids { entries[id]?.users += 1 }
       let memory = try makeInterface(ids, adapter, region, holder, extra)
       opened.wrappingAdd(1, ordering: .acquiringAndReleasing)
-      return OpenRings(rings: ids.compactMap { entries[$0]?.ring }, memory: memory.memory, extra: memory.extra, holder: holder, region: region)
+      return OpenRings(
+        rings: ids.compactMap { entries[$0]?.ring }, memory: memory.memory, extra: memory.extra, holder: holder, region: region,
+        offsets: plan?.answer)
     } catch {
       for id in ids where entries[id] != nil && (entries[id]?.users ?? 0) > 0 { entries[id]?.users -= 1 }
       remove(ids.filter { entries[$0]?.users == 0 }, adapter)
@@ -101,7 +104,8 @@ public final class PortKrings: @unchecked Sendable {
 
   /// Makes rings and has the adapter use them.
   private func make(
-    _ ids: [RingID], _ adapter: any NetmapAdapter, _ selection: RingSelection, _ region: NetmapRegion, _ holder: BufferOwner
+    _ ids: [RingID], _ adapter: any NetmapAdapter, _ selection: RingSelection, _ region: NetmapRegion, _ holder: BufferOwner,
+    _ plan: OffsetPlan?
   ) throws(NetmapError) {
     guard !ids.isEmpty else { return }
     if adapter.tradesBuffers, port == nil {
@@ -112,6 +116,8 @@ public final class PortKrings: @unchecked Sendable {
     var made: [PortRing] = []
     do throws(NetmapError) {
       for id in ids { made.append(try makeRing(id, adapter, region.allocator, holder)) }
+      // Before anybody else sees the rings.
+      if let plan { for ring in made { plan.apply(to: ring.kring) } }
       try adapter.activate(made)
     } catch {
       for ring in made { discard(ring, region.allocator) }
@@ -276,4 +282,6 @@ struct OpenRings: Sendable {
   let extra: Int
   let holder: BufferOwner
   let region: NetmapRegion
+  /// What an OFFSETS option got.
+  let offsets: OffsetsOption?
 }
