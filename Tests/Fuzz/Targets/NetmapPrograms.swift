@@ -61,7 +61,8 @@ import NetmapPorts
     body.receiveSlots = [0, 0, 16, 64, 2, UInt32(input.byte())][input.below(6)]
     body.transmitRings = UInt16(input.below(3))
     body.receiveRings = UInt16(input.below(3))
-    body.memoryID = [0, 0, 0, 1, UInt16(input.below(8))][input.below(5)]
+    // Never the other program's region: who is let into that is trusted.
+    body.memoryID = [0, 0, 0, 1, 999][input.below(5)]
     var request = FlatRequest(.register, name: Self.names[input.below(Self.names.count)], body: body)
     if input.below(5) == 0 {
       request.append(OffsetsOption(largest: UInt64(input.word16()), initial: UInt64(input.byte()), bits: UInt32(input.below(80))))
@@ -78,7 +79,7 @@ import NetmapPorts
       for i in 0..<16 { bytes[i] = i < name.count ? name[i] : 0 }
       (bytes[16], bytes[17], bytes[18], bytes[19]) = (14, 0, 0, 0)
       // Sizes that would only take time.
-      for at in [26, 27, 30, 31, 34, 35, 50, 51] { bytes[at] = 0 }
+      for at in [26, 27, 30, 31, 34, 35, 46, 47, 50, 51] { bytes[at] = 0 }
       _ = descriptor.ioctl(input.flag() ? NetmapIoctl.info : NetmapIoctl.register, bytes)
       return
     }
@@ -86,6 +87,8 @@ import NetmapPorts
     var body = input.take(kind.bodySize)
     body += [UInt8](repeating: 0, count: kind.bodySize - body.count)
     if kind == .valeNewInterface || kind == .valeAttach { for i in 0..<min(8, body.count) where i % 4 >= 2 { body[i] = 0 } }
+    let region = kind == .valeNewInterface ? 12 : 32
+    for i in [region, region + 1] where i < body.count && (kind == .valeNewInterface || kind == .valeAttach) { body[i] = 0 }
     let flat = FlatRequest(kind, name: Self.names[input.below(Self.names.count)], body: body)
     _ = descriptor.ioctl(NetmapIoctl.control, flat.encoded())
   }
