@@ -30,7 +30,7 @@ struct ValeLab {
     var memory = NetmapMemoryOptions()
     memory.sizes = PoolSizes(
       interfaces: 16, interfaceSize: 1024, rings: 64, ringSize: 16640, buffers: 4096, minimumBuffers: 4096, descriptorBytes: 4096)
-    memory.privateSizes = PoolSizes(interfaces: 4, rings: 4, ringSize: 320, buffers: 16, minimumBuffers: 16)
+    memory.privateSizes = PoolSizes(interfaces: 4, rings: 4, ringSize: 320, buffers: 160, minimumBuffers: 16)
     memory.mostRegions = regions
     system = NetmapSystem(netisr, memory: NetmapMemory(memory))
     ports = ValePorts(netisr, options: options)
