@@ -16,5 +16,5 @@ final class TestThread: @unchecked Sendable {
     }, own)
   }
 
-  func join() { _ = unsafe pthread_join(thread, nil) }
+  func join() { _ = pthread_join(thread, nil) }
 }
