@@ -32,7 +32,7 @@ final class PipePair: @unchecked Sendable {
   let slots: (forth: Int, back: Int)
   let links: (forth: [PipeLink], back: [PipeLink])
   /// The region in use by another pipe of the same base.
-  let sibling: () -> NetmapRegion?
+  let sibling: (PipePair) -> NetmapRegion?
   /// Whose memory the pipe shares; nil when the name stands for nothing else: then pipes of that name share a region.
   private(set) weak var parent: (any NetmapAdapter)?
   // Worker 0's.
@@ -41,7 +41,7 @@ final class PipePair: @unchecked Sendable {
 
   init(
     base: String, id: String, parent: (any NetmapAdapter)?, rings: (forth: Int, back: Int), slots: (forth: Int, back: Int),
-    sibling: @escaping () -> NetmapRegion?
+    sibling: @escaping (PipePair) -> NetmapRegion?
   ) {
     self.sibling = sibling
     self.base = base
@@ -98,7 +98,7 @@ public final class PipeEnd: NetmapAdapter, @unchecked Sendable {
   public func defaultRegion(_ memory: NetmapMemory) throws(NetmapError) -> NetmapRegion {
     if let region = pair.region { return region }
     guard let parent = pair.parent else {
-      if let region = pair.sibling() { return region }
+      if let region = pair.sibling(pair) { return region }
       let sizes = try memory.options.privateSizes.holding(
         counts, transmitSlots: slots(.transmit, host: false), receiveSlots: slots(.receive, host: false), ports: Self.portsInRegion)
       return try memory.makePrivate(sizes, name: pair.base)

@@ -50,13 +50,21 @@ public final class PipeProvider: NetmapPortProvider {
     let (forth, back) = name.isFirst ? (sent, received) : (received, sent)
     return PipePair(
       base: name.base, id: name.id, parent: parent, rings: (forth.0, back.0), slots: (forth.1, back.1),
-      sibling: { [weak self] in self?.region(ofBase: name.base) })
+      sibling: { [weak self] pair in self?.region(for: pair) })
   }
 
-  /// The region of the pipes of a base that stands for nothing else. On worker 0.
-  private func region(ofBase base: String) -> NetmapRegion? {
+  /// A region of the pipes of a base that stands for nothing else, with room for both ends of one more; nil when there is
+  /// none. On worker 0.
+  private func region(for pair: PipePair) -> NetmapRegion? {
     let all = pairs.withLock { $0.values.compactMap(\.pair) }
-    return all.lazy.filter { $0.base == base && $0.parent == nil }.compactMap(\.region).first
+    let rings = 2 * (pair.rings.forth + pair.rings.back)
+    let buffers = 2 * (pair.rings.forth * pair.slots.forth + pair.rings.back * pair.slots.back)
+    for other in all where other.base == pair.base && other.parent == nil {
+      guard let region = other.region else { continue }
+      let free = region.allocator.statistics
+      if free[0].free >= 2, free[1].free >= rings, free[2].free >= buffers { return region }
+    }
+    return nil
   }
 }
 

@@ -133,7 +133,8 @@ class Lab:
                  "private-buffers = 12290", 'region-bytes = "64G"', "[netisr]", "workers = 2",
                  "[memory]", f"huge = {'true' if self.options.huge else 'false'}"]
         for number, _ in enumerate(self.cards):
-            lines += ["[[card]]", f'device = "vfio-user:{self.sockets[number]}"', f'addresses = ["198.18.{number + 1}.1/24"]']
+            lines += ["[[card]]", f'device = "vfio-user:{self.sockets[number]}"', f'addresses = ["198.18.{number + 1}.1/24"]',
+                      "promiscuous = true"]
         return "\n".join(lines) + "\n"
 
     def start_daemon(self):

@@ -62,6 +62,7 @@ static void full_ring(void) {
 	pair(&a, &b);
 	struct abi_ring *tx = first_tx(&a), *rx = first_rx(&b);
 	uint32_t sent = 0;
+	CHECK_OK(rxsync(&b)); /* A reader is there. */
 	for (uint32_t before = 1; sent != before;) {
 		before = sent;
 		while (tx->head != tx->tail) put_frame(tx, 60, broadcast, host_mac(1), sent++);
