@@ -17,9 +17,19 @@ import NetmapPorts
 
   init(_ system: NetmapSystem) { self.system = system }
 
+  /// Closes all that it has, and ends the persistent ports that it made: those outlive their makers.
   func closeAll() {
     for descriptor in descriptors { descriptor.close() }
     descriptors = []
+    let last = NetmapDescriptor(system)
+    for (kind, name) in [(.valeDetach, "vale0:v0"), (.valeDeleteInterface, "v0"), (.valeDeleteInterface, "nobody0")]
+      as [(NetmapRequestType, String)]
+    {
+      // Fails where there is none.
+      let body = [UInt8](repeating: 0, count: kind.bodySize)
+      _ = last.ioctl(NetmapIoctl.control, FlatRequest(kind, name: name, body: body).encoded())
+    }
+    last.close()
   }
 
   func step(_ input: inout FuzzInput) {
