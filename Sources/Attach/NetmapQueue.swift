@@ -200,7 +200,9 @@ final class NetmapQueue: QueueTenant, @unchecked Sendable {
 
   /// One sync of one of this queue's rings, between its prologue and its end.
   func sync(_ kring: Kring, released: (from: UInt32, to: UInt32)) {
-    if let side = transmit, side.kring === kring {
+    if kring.id.direction == .transmit {
+      guard let side = transmit, side.kring === kring else { return }
+      let driver = driver
       side.reclaim(driver)
       side.post(driver)
     } else if let side = receive, let slots = side.slots, slots.kring === kring {

@@ -25,7 +25,13 @@ internal import Packet
   /// nil while the queue is the stack's.
   private(set) var slots: ReceiveSlots?
   /// Frames that have left the card and found no room in the ring.
-  private var batch = PacketBatch(capacity: NetmapReceive.batchSize)
+  /// At a fixed address: a class's own variables are checked for overlapping uses at each touch.
+  private let batchPlace: UnsafeMutablePointer<PacketBatch>
+  // SAFETY: lives as long as this object.
+  private var batch: PacketBatch {
+    @inline(__always) _read { yield unsafe batchPlace.pointee }
+    @inline(__always) _modify { yield unsafe &batchPlace.pointee }
+  }
   /// The first record; the others follow it.
   private let records: RawPacket
   /// The buffer that each record carries.
@@ -50,6 +56,8 @@ internal import Packet
       unsafe: allocator.bufferBase, stride: allocator.bufferSize, iova: allocator.bufferIOVABase, indices: indices)
     // The pool's lowest record is on top of its stack.
     unsafe records = pool.state.pointee.stack[count - 1]
+    unsafe batchPlace = .allocate(capacity: 1)
+    unsafe batchPlace.initialize(to: PacketBatch(capacity: Self.batchSize))
     unsafe bufferOf = .allocate(capacity: count)
     for i in 0..<count { unsafe (bufferOf + i).initialize(to: indices[i]) }
   }
@@ -57,6 +65,8 @@ internal import Packet
   deinit {
     batch.removeAll()
     allocator.freeBuffers((0..<pool.capacity).map { unsafe bufferOf[$0] }, owner: port)
+    unsafe batchPlace.deinitialize(count: 1)
+    unsafe batchPlace.deallocate()
     unsafe bufferOf.deallocate()
   }
 
@@ -88,42 +98,29 @@ internal import Packet
     return moved
   }
 
-  /// Frames in one buffer of this side's, as they lie there: the common case, written so that everything it uses stays in
-  /// machine registers. Ends at the first frame that is different, or that has no room.
+  /// Frames in one buffer of this side's, as they lie there: the common case. Ends at the first frame that is different, or
+  /// that has no room.
   /// - Returns: how many frames.
   private func placePlain(_ slots: ReceiveSlots) -> Int {
     let kring = slots.kring
     if _slowPath(kring.offsetMask != 0) { return 0 }
-    let ring = kring.ring, own = unsafe pool.state, have = min(batch.count, Int(kring.space))
-    let full = unsafe batch.fullSlots, stack = unsafe own.pointee.stack, buffers = unsafe slots.buffers
-    let ledger = kring.ledger, holder = kring.holder, last = kring.count &- 1
-    let records = unsafe self.records, bufferOf = unsafe self.bufferOf, base = unsafe self.base, iova = self.iova, stride = self.stride
-    var tail = kring.hwtail, top = unsafe own.pointee.top, k = 0, bytes: UInt64 = 0
-    // SAFETY: the records are the batch's; those of this side's pool lie behind `records`, and `bufferOf` has an entry for
-    // each. `tail` stays below the ring's slots. Each record put back was taken from the stack, so there is room for it.
+    let own = unsafe pool.state, have = min(batch.count, Int(kring.space)), full = unsafe batch.fullSlots
+    let first = unsafe kring.ring.base + RingOffset.slots, place = unsafe BufferPlace(base: base, iova: iova, stride: stride)
+    let count = kring.count, ledger = kring.ledger, holder = kring.holder, buffers = unsafe slots.buffers
+    var tail = kring.hwtail, k = 0, bytes: UInt64 = 0
+    // SAFETY: `tail` stays below the ring's slots. Each record put back was taken from the stack, so there is room for it.
     while k < have {
-      let record = unsafe full[k]
-      guard unsafe record.pointee.pool == own, unsafe record.pointee.next == nil, unsafe !record.pointee.flags.contains(.vlan)
-      else { break }
-      let number = unsafe record - records, index = unsafe bufferOf[number], empty = unsafe buffers[Int(tail)]
-      let length = unsafe record.pointee.length, offset = unsafe Int(record.pointee.offset)
-      // A virtio device put its header in front. Slots begin where their buffers begin.
-      if offset != 0 { unsafe record.pointee.buffer.copyMemory(from: record.pointee.buffer + offset, byteCount: Int(length)) }
-      // The port holds the buffer, and this queue alone knows of it.
-      ledger.give(index, to: holder)
-      ring.setSlot(tail, bufferIndex: index, length: length, flags: .bufferChanged)
-      unsafe buffers[Int(tail)] = index
-      unsafe bufferOf[number] = empty
-      unsafe record.pointee.buffer = base + Int(empty) &* stride
-      unsafe record.pointee.iova = iova &+ UInt64(empty) &* UInt64(truncatingIfNeeded: stride)
-      unsafe stack[top] = record
-      top &+= 1
-      tail = tail == last ? 0 : tail &+ 1
-      bytes &+= UInt64(length)
-      k &+= 1
+      let run = min(have &- k, Int(count &- tail)), top = unsafe own.pointee.top
+      let filled = unsafe NetmapLoops.fill(
+        full + k, first + Int(tail) &* RingOffset.slotSize, buffers + Int(tail), own.pointee.stack + top, run, own: own, records,
+        bufferOf, place, ledger, holder)
+      unsafe own.pointee.top = top &+ filled.count
+      k &+= filled.count
+      bytes &+= filled.bytes
+      tail = kring.advance(tail, by: UInt32(truncatingIfNeeded: filled.count))
+      guard filled.count == run else { break }
     }
     guard k > 0 else { return 0 }
-    unsafe own.pointee.top = top
     kring.hwtail = tail
     kring.counters.packets &+= UInt64(truncatingIfNeeded: k)
     kring.counters.bytes &+= bytes

@@ -23,7 +23,13 @@ internal import Packet
   private let count: Int
   /// Slots given back by the card, whose predecessors are not all back yet.
   private let done: UnsafeMutablePointer<UInt8>
-  private var batch = PacketBatch(capacity: NetmapTransmit.batchSize)
+  /// At a fixed address: a class's own variables are checked for overlapping uses at each touch.
+  private let batchPlace: UnsafeMutablePointer<PacketBatch>
+  // SAFETY: lives as long as this object.
+  private var batch: PacketBatch {
+    @inline(__always) _read { yield unsafe batchPlace.pointee }
+    @inline(__always) _modify { yield unsafe &batchPlace.pointee }
+  }
   /// Slots of each frame in the batch.
   private let spans: UnsafeMutablePointer<UInt32>
   private(set) var inFlight = 0
@@ -48,6 +54,8 @@ internal import Packet
       indices: Array(repeating: 0, count: Int(kring.count)))
     unsafe records = sink.state.pointee.stack[count - 1]
     unsafe sink.state.pointee.top = 0
+    unsafe batchPlace = .allocate(capacity: 1)
+    unsafe batchPlace.initialize(to: PacketBatch(capacity: Self.batchSize))
     unsafe done = .allocate(capacity: count)
     unsafe done.initialize(repeating: 0, count: count)
     unsafe spans = .allocate(capacity: Self.batchSize)
@@ -55,6 +63,8 @@ internal import Packet
   }
 
   deinit {
+    unsafe batchPlace.deinitialize(count: 1)
+    unsafe batchPlace.deallocate()
     unsafe done.deallocate()
     unsafe spans.deallocate()
   }
@@ -149,7 +159,7 @@ internal import Packet
   /// Sends frames of one slot each, the common case, until one is different or the card is full.
   /// - Returns: false when the card took no more.
   private func postPlain(_ kring: Kring, _ driver: any NetDriver) -> Bool {
-    while true {
+    while kring.hwcur != kring.rhead {
       let (count, bytes) = buildPlain(kring)
       guard count > 0 else { return true }
       _ = driver.send(queue: queue, &batch)
@@ -167,34 +177,25 @@ internal import Packet
       batch.removePrefix(left)
       return false
     }
+    return true
   }
 
   /// Fills the batch with single slots behind `hwcur`.
   /// - Returns: frames, and their bytes; it ends before a slot of a longer frame, and before one that is wrong.
   private func buildPlain(_ kring: Kring) -> (count: Int, bytes: UInt64) {
-    let ring = kring.ring, ledger = kring.ledger, holder = kring.holder, size = kring.bufferSize, end = kring.rhead
-    let last = kring.count &- 1, full = unsafe batch.freeSlots, room = batch.room
-    let records = unsafe self.records, base = unsafe self.base, iova = self.iova, stride = self.stride
-    let finished: SlotFlags = [.report, .bufferChanged], hasOffsets = kring.offsetMask != 0
+    let holder = kring.holder, end = kring.rhead, count = kring.count, ledger = kring.ledger
+    guard kring.offsetMask == 0, holder.rawValue > BufferOwner.reserved.rawValue else { return (0, 0) }
+    let full = unsafe batch.freeSlots, room = batch.room, size = UInt32(truncatingIfNeeded: min(kring.bufferSize, 0xffff))
+    let slots = unsafe kring.ring.base + RingOffset.slots, place = unsafe BufferPlace(base: base, iova: iova, stride: stride)
     var i = kring.hwcur, n = 0, bytes: UInt64 = 0
-    // SAFETY: there is a record for each slot, and the ledger says that the buffer exists.
     while n < room, i != end {
-      let slot = hasOffsets ? ring.slot(i) : ring.slotWithoutPointer(i), offset = hasOffsets ? kring.offset(of: slot) : 0
-      guard ledger.isHeld(slot.bufferIndex, by: holder), Int(slot.length) &+ offset <= size, !slot.flags.contains(.moreFragments) else { break }
-      // As netmap does: what was asked for has been done.
-      if !slot.flags.isDisjoint(with: finished) {
-        ring.setSlot(i, bufferIndex: slot.bufferIndex, length: slot.length, flags: slot.flags.subtracting(finished))
-      }
-      let record = unsafe records + Int(i)
-      // The frame's start counts as the buffer's: drivers must find no room in front of it, which is the program's.
-      let start = Int(slot.bufferIndex) &* stride &+ offset
-      unsafe record.pointee.buffer = base + start
-      unsafe record.pointee.iova = iova &+ UInt64(truncatingIfNeeded: start)
-      unsafe record.pointee.setSingle(length: slot.length, offset: 0)
-      unsafe (full + n).initialize(to: record)
-      bytes &+= UInt64(slot.length)
-      n &+= 1
-      i = i == last ? 0 : i &+ 1
+      let run = min(Int((end > i ? end : count) &- i), room &- n)
+      let built = unsafe NetmapLoops.build(
+        slots + Int(i) &* RingOffset.slotSize, records + Int(i), full + n, run, place, ledger, holder, size: size)
+      n &+= built.count
+      bytes &+= built.bytes
+      i = kring.advance(i, by: UInt32(truncatingIfNeeded: built.count))
+      guard built.count == run else { break }
     }
     batch.commit(n)
     return (n, bytes)

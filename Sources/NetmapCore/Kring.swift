@@ -64,6 +64,10 @@ public struct RingID: Hashable, Sendable, CustomStringConvertible {
   public var hwcur: UInt32 = 0
   public var hwtail: UInt32
   public var isFaulted = false
+  /// Somebody monitors the ring.
+  public var isTapped = false
+  public var offsetMask: UInt64 = 0
+  public var largestOffset = 0
   public var counters = KringCounters()
 
   init(tail: UInt32) {
@@ -89,17 +93,19 @@ public struct RingID: Hashable, Sendable, CustomStringConvertible {
   /// Written by whoever is inside `begin` and `end`; adapters move `hwcur` and `hwtail`.
   @usableFromInline let state: UnsafeMutablePointer<KringState>
   /// Option OFFSETS: the bits of a slot's `ptr` in which a frame's start is; 0: frames start with their buffers.
-  public private(set) var offsetMask: UInt64 = 0
+  @inlinable @inline(__always) public var offsetMask: UInt64 { unsafe state.pointee.offsetMask }
   /// Bytes: no offset is larger.
-  public private(set) var largestOffset = 0
+  @inlinable @inline(__always) public var largestOffset: Int { unsafe state.pointee.largestOffset }
   /// Bytes that stay free behind a received frame.
   public private(set) var smallestGap = 0
   /// Sees what passes; nil when nobody monitors this ring. Changes between `begin` and `end`.
-  public var tap: (any KringTap)?
+  public var tap: (any KringTap)? { didSet { unsafe state.pointee.isTapped = tap != nil } }
+  /// Whether `tap` is there: a look that costs nothing.
+  @inlinable @inline(__always) public var isTapped: Bool { unsafe state.pointee.isTapped }
   /// Whatever the adapter keeps for a ring, so that a sync finds it without a look-up. Set when the ring is made.
   public weak var reader: AnyObject?
-  /// When receive syncs are stamped. Set when the ring is made.
-  public var settings: KringSettings?
+  /// When receive syncs are stamped; nil: always.
+  public let settings: KringSettings?
   private let busy = Atomic(Kring.idle)
   private static let idle: UInt8 = 0, busy: UInt8 = 1, retired: UInt8 = 2
 
@@ -107,7 +113,8 @@ public struct RingID: Hashable, Sendable, CustomStringConvertible {
   ///   - memory: a fresh ring, its slots filled with buffers that `holder` holds (or will).
   ///   - holder: whoever the slots belong to when they are the program's.
   public init(
-    _ id: RingID, _ memory: RingMemory, ledger: BufferLedger, bufferSize: Int, holder: BufferOwner, wakeup: KringWakeup
+    _ id: RingID, _ memory: RingMemory, ledger: BufferLedger, bufferSize: Int, holder: BufferOwner, wakeup: KringWakeup,
+    settings: KringSettings? = nil
   ) {
     self.id = id
     self.memory = memory
@@ -117,6 +124,7 @@ public struct RingID: Hashable, Sendable, CustomStringConvertible {
     self.ledger = ledger
     self.holder = holder
     self.wakeup = wakeup
+    self.settings = settings
     unsafe state = .allocate(capacity: 1)
     unsafe state.initialize(to: KringState(tail: id.direction == .transmit ? memory.ring.slotCount - 1 : 0))
   }
@@ -160,8 +168,9 @@ public struct RingID: Hashable, Sendable, CustomStringConvertible {
 
   /// Lets frames start at offsets, from now on. Before a program sees the ring.
   public func setOffsets(mask: UInt64, largest: Int, gap: Int) {
-    offsetMask = mask
-    largestOffset = min(max(0, largest), bufferSize)
+    // SAFETY: as above; nobody syncs the ring yet.
+    unsafe state.pointee.offsetMask = mask
+    unsafe state.pointee.largestOffset = min(max(0, largest), bufferSize)
     smallestGap = min(max(0, gap), bufferSize)
     ring.storeOffsetMask(mask)
   }

@@ -6,6 +6,8 @@
 // slot says which one it is: often another than before, because a card's full buffer was traded for
 // the slot's empty one.
 
+internal import CRingway
+
 /// Which buffer lies in each slot of a receive ring. Belongs to whoever syncs the ring.
 @safe public final class ReceiveSlots: @unchecked Sendable {
   public let kring: Kring
@@ -38,17 +40,25 @@
   /// Takes back the slots `from ..< to`, and moves `hwcur` over them. The first one whose buffer is
   /// not the program's ends it: the ring is reset, and the program has its slots again from there.
   public func release(_ released: (from: UInt32, to: UInt32)) {
-    let ring = kring.ring, ledger = kring.ledger, holder = kring.holder, last = kring.count &- 1
-    let buffers = unsafe self.buffers, port = self.port
+    let ledger = kring.ledger, holder = kring.holder, buffers = unsafe self.buffers, port = self.port
+    let slots = unsafe kring.ring.base + RingOffset.slots
     var i = released.from
+    // SAFETY: the prologue held both numbers against the ring's slots, and a run never wraps.
     while i != released.to {
-      let index = ring.slotWithoutPointer(i).bufferIndex
-      guard ledger.transfer(index, from: holder, to: port) else {
+      let run = Int((released.to > i ? released.to : kring.count) &- i)
+      let slot = unsafe slots + Int(i) &* RingOffset.slotSize, buffer = unsafe buffers + Int(i)
+      var k = 0
+      while k < run {
+        let index = unsafe rw_read32(slot + k &* RingOffset.slotSize)
+        guard ledger.transfer(index, from: holder, to: port) else { break }
+        unsafe buffer[k] = index
+        k &+= 1
+      }
+      i = kring.advance(i, by: UInt32(truncatingIfNeeded: k))
+      guard k == run else {
         kring.hwcur = i
         return kring.lose(i, head: i)
       }
-      unsafe buffers[Int(i)] = index
-      i = i == last ? 0 : i &+ 1
     }
     kring.hwcur = i
   }

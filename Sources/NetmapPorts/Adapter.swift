@@ -68,9 +68,9 @@ extension NetmapAdapter {
     }
     defer { kring.end() }
     guard let released = kring.prologue() else { return false }
-    if let tap = kring.tap { tap.handedOver(kring, released) }
+    if kring.isTapped, let tap = kring.tap { tap.handedOver(kring, released) }
     sync(kring, released: released)
-    if let tap = kring.tap { tap.willShow(kring) }
+    if kring.isTapped, let tap = kring.tap { tap.willShow(kring) }
     kring.finalise()
     if kring.id.direction == .receive { kring.stamp() }
     return !kring.isFaulted

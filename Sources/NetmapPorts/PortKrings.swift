@@ -142,8 +142,8 @@ public final class PortKrings: @unchecked Sendable {
         let buffers = try allocator.allocateBuffers(count, owner: trades ? port ?? holder : holder)
         do {
           let kring = Kring(
-            id, memory, ledger: allocator.ledger, bufferSize: allocator.bufferSize, holder: holder, wakeup: try KringWakeup())
-          kring.settings = settings
+            id, memory, ledger: allocator.ledger, bufferSize: allocator.bufferSize, holder: holder, wakeup: try KringWakeup(),
+            settings: settings)
           if trades { return PortRing(kring: kring, slots: ReceiveSlots(kring, indices: buffers, port: port ?? holder)) }
           let length = UInt16(truncatingIfNeeded: min(allocator.bufferSize, 0xffff))
           for (i, index) in buffers.enumerated() { kring.ring.setSlot(UInt32(i), NetmapSlot(bufferIndex: index, length: length)) }
