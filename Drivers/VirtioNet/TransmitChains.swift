@@ -49,7 +49,6 @@ extension TransmitQueue {
   ///   freed, and counts as taken.
   @inline(never)
   mutating func postCarefully(_ record: RawPacket) -> Bool {
-    if unsafe postWithConstantHeader(record) { return true }
     let shape = unsafe Shape(record)
     let most = shape.isCut ? TransmitOffloads.largestFrame : maximumFrame
     guard shape.total >= Ethernet.headerSize, shape.total <= most, shape.descriptors <= queue.layout.size else {
@@ -75,23 +74,42 @@ extension TransmitQueue {
     return true
   }
 
-  /// The usual case: one buffer without headroom, nothing to insert. False for anything else.
-  @inline(__always)
-  private mutating func postWithConstantHeader(_ record: RawPacket) -> Bool {
-    let first = unsafe record.pointee
-    let length = UInt32(first.length)
-    guard unsafe first.next == nil, length >= Ethernet.headerSize, length <= maximumFrame,
-      unsafe Int(first.offset) < NetHeader.size && Self.asksNothing(record), free.count >= 2
-    else { return false }
-    let head = free.take()
-    let body = free.take()
-    queue.ring.setDescriptor(
-      head, address: constantHeader, length: UInt32(NetHeader.size), flags: DescriptorFlags.next,
-      next: UInt16(truncatingIfNeeded: body))
-    queue.ring.setDescriptor(body, address: first.iova &+ UInt64(first.offset), length: length)
-    unsafe links[Int(head)] = UInt16(truncatingIfNeeded: body)
-    unsafe post(record, head: head, bytes: length)
-    return true
+  /// The usual case: frames of one buffer without headroom, nothing to insert. From `first` on, until one is anything else or the ring is full. Returns the index of
+  /// the first frame that was not posted.
+  #if RINGWAY_CHECKED
+    @_noAllocation @_noLocks
+  #endif
+  @inline(never)
+  mutating func postBare(_ source: UnsafeMutablePointer<RawPacket>, _ first: Int, _ have: Int) -> Int {
+    let ring = queue.ring, slots = unsafe shadow.slots, links = unsafe self.links, ids = unsafe free.ids, mask = free.mask
+    let most = maximumFrame &- UInt32(Ethernet.headerSize), header = constantHeader
+    var taken = free.head, next = queue.next, left = free.count, at = first, bytes: UInt64 = 0
+    // SAFETY: `at` stays below the batch's count; numbers of the list are below the ring's size.
+    while at < have, left >= 2 {
+      let record = unsafe source[at]
+      let length = unsafe UInt32(record.pointee.length), offset = unsafe Int(record.pointee.offset)
+      guard unsafe record.pointee.next == nil, offset < NetHeader.size, length &- UInt32(Ethernet.headerSize) <= most,
+        unsafe Self.asksNothing(record)
+      else { break }
+      let head = unsafe ids[Int(UInt32(taken) & mask)], body = unsafe ids[Int(UInt32(taken &+ 1) & mask)]
+      ring.setDescriptor(
+        UInt32(head), address: header, length: UInt32(NetHeader.size), flags: DescriptorFlags.next, next: body)
+      unsafe ring.setDescriptor(UInt32(body), address: record.pointee.iova &+ UInt64(truncatingIfNeeded: offset), length: length)
+      unsafe links[Int(head)] = body
+      unsafe slots[Int(head)] = record
+      ring.setAvailable(next, id: UInt32(head))
+      taken &+= 2
+      next &+= 1
+      left &-= 2
+      bytes &+= UInt64(length)
+      at &+= 1
+    }
+    free.head = taken
+    queue.next = next
+    careful &+= at &- first
+    counters.packets &+= UInt64(truncatingIfNeeded: at &- first)
+    counters.bytes &+= bytes
+    return at
   }
 
   private var constantHeader: UInt64 { headerBase &+ UInt64(queue.layout.size * Self.headerStride) }

@@ -110,6 +110,7 @@ import Wire
     var sent = 0
     while true {
       sent = unsafe postSimple(pool, source, sent, have)
+      if sent < have { sent = unsafe postBare(source, sent, have) }
       // What stopped it: the end of the batch, a full ring, or a frame that takes more thought.
       guard sent < have, free.count != 0, unsafe postCarefully(source[sent]) else { break }
       sent &+= 1
@@ -192,7 +193,9 @@ import Wire
     let waiting = queue.look()
     guard waiting != 0 else { return }
     // Packets of another worker's pool go back to it one by one.
-    let done = unsafe careful == 0 && inOrder && PoolState.isOwn(pool) ? reclaimInOrder(pool, waiting) : 0
+    let isOwn = unsafe PoolState.isOwn(pool)
+    var done = unsafe careful == 0 && inOrder && isOwn ? reclaimInOrder(pool, waiting) : 0
+    if done != waiting, careful != 0, isOwn { unsafe done &+= reclaimBare(pool, waiting &- done) }
     if done != waiting { reclaimCarefully(waiting &- done) }
   }
 
@@ -239,6 +242,41 @@ import Wire
     }
     unsafe pool.pointee.top &+= k
     return k
+  }
+
+  /// Frees frames of one buffer of `pool` behind a header of its own, the next ones that were sent, until one is different.
+  #if RINGWAY_CHECKED
+    @_noAllocation @_noLocks
+  #endif
+  @inline(never)
+  private mutating func reclaimBare(_ pool: UnsafeMutablePointer<PoolState>, _ waiting: Int) -> Int {
+    let ring = queue.ring, slots = unsafe shadow.slots, links = unsafe self.links, ids = unsafe free.ids, mask = ring.mask
+    let stack = unsafe pool.pointee.stack + pool.pointee.top
+    var taken = queue.taken, tail = free.tail, ordered = inOrder, done = 0
+    // SAFETY: numbers are held against the ring's size; links are this queue's own. Records are on the stack or owned.
+    while done < waiting {
+      let id = UInt32(truncatingIfNeeded: ring.usedElement(taken))
+      guard id <= mask, let record = unsafe slots[Int(id)] else { break }
+      let link = unsafe links[Int(id)]
+      guard link != Self.endOfChain, unsafe links[Int(link)] == Self.endOfChain, unsafe record.pointee.next == nil,
+        unsafe record.pointee.pool == pool
+      else { break }
+      unsafe slots[Int(id)] = nil
+      unsafe links[Int(id)] = Self.endOfChain
+      ordered = ordered && id == UInt32(tail) & mask && UInt32(link) == UInt32(tail &+ 1) & mask
+      unsafe ids[Int(UInt32(tail) & mask)] = UInt16(truncatingIfNeeded: id)
+      unsafe ids[Int(UInt32(tail &+ 1) & mask)] = link
+      unsafe (stack + done).initialize(to: record)
+      tail &+= 2
+      taken &+= 1
+      done &+= 1
+    }
+    unsafe pool.pointee.top &+= done
+    queue.taken = taken
+    free.tail = tail
+    inOrder = ordered
+    careful &-= done
+    return done
   }
 
   /// Frees frames of any shape, sent in any order.

@@ -128,23 +128,28 @@ enum PipeLoops {
   #if RINGWAY_CHECKED
     @_noAllocation @_noLocks
   #endif
-  static func move(
+  @inline(never) static func move(
     _ sent: UnsafeMutableRawPointer, _ received: UnsafeMutableRawPointer, _ spare: UnsafeMutablePointer<UInt32>, _ count: Int,
     _ ledger: BufferLedger, _ holder: BufferOwner, size: UInt32, bytes: inout UInt64
   ) -> Int {
-    var i = 0, sum: UInt64 = 0
-    while i < count {
+    guard holder.rawValue > BufferOwner.reserved.rawValue else { return 0 }
+    let sentEnd = unsafe sent + count &* RingOffset.slotSize, receivedEnd = unsafe received + count &* RingOffset.slotSize
+    let spareEnd = unsafe UnsafeRawPointer(spare + count), buffers = ledger.count
+    // One index, in bytes of `spare` below the ends, serves all three.
+    var j = count &* -4, sum: UInt64 = 0
+    while j < 0 {
       // SAFETY: the caller's runs lie in the rings and in `spare`.
-      let word = unsafe rw_read64(sent + i &* RingOffset.slotSize)
+      let word = unsafe rw_read64(sentEnd + j &* 4), index = UInt32(truncatingIfNeeded: word)
       // Too long, or more fragments: bit 21 of what is compared.
       let odd = UInt32(truncatingIfNeeded: word >> 32) & 0x20_ffff
-      guard odd <= size, ledger.isHeld(UInt32(truncatingIfNeeded: word), by: holder) else { break }
-      unsafe rw_write64(received + i &* RingOffset.slotSize, word & kept | changed)
-      unsafe rw_write64(sent + i &* RingOffset.slotSize, word & length | changed | UInt64(spare[i]))
+      guard odd <= size, index < buffers, ledger.owner(of: index) == holder else { break }
+      unsafe rw_write64(receivedEnd + j &* 4, word & kept | changed)
+      unsafe rw_write64(
+        sentEnd + j &* 4, UInt64(odd &+ UInt32(SlotFlags.bufferChanged.rawValue) << 16) << 32 | UInt64((spareEnd + j).load(as: UInt32.self)))
       sum &+= UInt64(odd)
-      i &+= 1
+      j &+= 4
     }
     bytes &+= sum
-    return i
+    return count &+ j / 4
   }
 }
