@@ -41,7 +41,7 @@ enum NetmapLoops {
     let fullEnd = unsafe UnsafeMutableRawPointer(full + count)
     var j = count &* -8, bytes: UInt64 = 0
     // SAFETY: the caller's runs lie in the ring, the records and the batch, and the ledger says that the buffer exists.
-    while j < 0 {
+    while j != 0 {
       let at = unsafe slotsEnd + j &* 2
       let word = unsafe rw_read64(at), index = UInt32(truncatingIfNeeded: word), high = UInt32(truncatingIfNeeded: word >> 32)
       // Too long, or more fragments: bit 21 of what is compared.
@@ -87,7 +87,7 @@ enum NetmapLoops {
     var j = count &* -4, bytes: UInt64 = 0
     // SAFETY: the caller's runs lie in the batch, the ring, its list and the stack; records of this pool lie behind `records`,
     // 64 bytes each, and `bufferOf` has an entry for each. Length at 32, offset at 34, as a test of the drivers' holds them.
-    while j < 0 {
+    while j != 0 {
       let record = unsafe (fullEnd + j &* 2).load(as: RawPacket.self)
       guard unsafe record.pointee.pool == own, unsafe record.pointee.next == nil, unsafe !record.pointee.flags.contains(.vlan)
       else { break }

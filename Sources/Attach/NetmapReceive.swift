@@ -83,11 +83,15 @@ internal import Packet
   /// Moves up to `budget` frames from the card into the ring. Returns how many.
   func fill(_ driver: any NetDriver, budget: Int) -> Int {
     guard let slots else { return 0 }
-    var moved = 0
+    var moved = 0, isLast = false
     while moved < budget {
       if batch.isEmpty {
         let room = min(Int(slots.kring.space), batch.capacity, budget - moved)
-        guard room > 0, driver.receive(queue: queue, into: &batch, max: room) > 0 else { break }
+        guard room > 0, !isLast else { break }
+        let came = driver.receive(queue: queue, into: &batch, max: room)
+        guard came > 0 else { break }
+        // The card had no more than that: what comes meanwhile is for another time.
+        isLast = came < room
       }
       let plain = placePlain(slots)
       moved += plain

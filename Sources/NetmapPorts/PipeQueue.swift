@@ -98,7 +98,6 @@ enum PipeLoops {
     0xffff_ffff | 0xffff << 32 | UInt64(0xff00 | SlotFlags.moreFragments.rawValue | SlotFlags.forward.rawValue | SlotFlags.noLearn.rawValue) << 48
   }
   @inline(__always) static var changed: UInt64 { UInt64(SlotFlags.bufferChanged.rawValue) << 48 }
-  @inline(__always) static var length: UInt64 { 0xffff << 32 }
   @inline(__always) static var more: UInt64 { UInt64(SlotFlags.moreFragments.rawValue) << 48 }
 
   /// Notes the buffers of slots that a reader gives back.
@@ -137,7 +136,7 @@ enum PipeLoops {
     let spareEnd = unsafe UnsafeRawPointer(spare + count), buffers = ledger.count
     // One index, in bytes of `spare` below the ends, serves all three.
     var j = count &* -4, sum: UInt64 = 0
-    while j < 0 {
+    while j != 0 {
       // SAFETY: the caller's runs lie in the rings and in `spare`.
       let word = unsafe rw_read64(sentEnd + j &* 4), index = UInt32(truncatingIfNeeded: word)
       // Too long, or more fragments: bit 21 of what is compared.
