@@ -11,6 +11,7 @@ struct NetmapBench: ParsableCommand {
     var report = Report(title: "netmap", note: Self.note)
     let rounds = options.roundCount, quick = options.quick
     try PipeBench.measure(packets: quick ? 200_000 : 20_000_000, rounds, &report)
+    try ValeBench.measure(packets: quick ? 100_000 : 5_000_000, rounds, &report)
     try CardSwapBench(packets: quick ? 20_000 : 1_000_000).run(rounds, &report)
     try DaemonBench(packets: quick ? 100_000 : 5_000_000).run(rounds, &report)
     try options.finish(report)
