@@ -32,7 +32,7 @@ internal import Wire
 
   // Worker 0's, and changed while every owner stands still. SAFETY of the unchecked conformance.
   private var held: (any NetDriver)?
-  private let makeDriver: ((PortOptions) throws(DriverError) -> any NetDriver)?
+  private var makeDriver: ((PortOptions) throws(DriverError) -> any NetDriver)?
   private(set) var function: CardFunction?
   private(set) var queues: [CardQueue] = []
   private(set) var isRunning = false
@@ -332,6 +332,8 @@ internal import Wire
     held = nil
     function?.close()
     function = nil
+    // It holds the function too.
+    makeDriver = nil
     for queue in queues { memory.giveBack(queue.pool, of: queue.worker) }
     queues = []
     shared.withLock { if $0.health != .gone { $0.health = .stopped } }
