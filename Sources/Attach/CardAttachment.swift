@@ -315,6 +315,8 @@ internal import Wire
     table.detach(interface)
   }
 
+  public var holdsInterface: Bool { true }
+
   /// The last step of the interface's detach.
   public func detached(_ interface: Interface) {
     stopCard()

@@ -107,6 +107,11 @@ extension InterfaceTable {
       if let origin = interface.origin { table.cloners.withLock { $0.release(interface, origin) } }
       interface.driver.detached(interface)
       interface.release()
+      if interface.driver.holdsInterface {
+        // No worker can be about to start it any more.
+        table.netisr.barrier()
+        interface.driver = DetachedDriver.shared
+      }
     }
   }
 
@@ -212,4 +217,11 @@ extension Interface {
     state.withLock { $0.taps = [] }
     tapCount.store(0, ordering: .releasing)
   }
+}
+
+/// What stands in a driver's place when its interface has been detached.
+final class DetachedDriver: InterfaceDriver {
+  static let shared = DetachedDriver()
+  private init() {}
+  func start(_ subqueue: Subqueue) {}
 }

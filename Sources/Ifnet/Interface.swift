@@ -38,7 +38,8 @@ public struct InterfaceOptions: Sendable {
 /// An interface: what the stack sees of a card, a TAP, a pair's end. Made by `InterfaceTable.attach`.
 @safe public final class Interface: @unchecked Sendable {
   public unowned let table: InterfaceTable
-  public let driver: any InterfaceDriver
+  /// Below it. After the detach of one that holds its interface, a driver that does nothing.
+  public internal(set) var driver: any InterfaceDriver
   public let type: InterfaceType
   public let driverName: String
   public let unit: Int?

@@ -60,6 +60,8 @@ public protocol InterfaceDriver: AnyObject, Sendable {
   var serializer: (any InterfaceSerializer)? { get }
   /// Called last in detach: nothing of the interface is used any more.
   func detached(_ interface: Interface)
+  /// Whether it keeps its interface after a detach: the interface then lets go of it, or neither would ever go.
+  var holdsInterface: Bool { get }
 }
 
 extension InterfaceDriver {
@@ -79,6 +81,7 @@ extension InterfaceDriver {
   public var media: MediaStatus? { nil }
   public var serializer: (any InterfaceSerializer)? { nil }
   public func detached(_ interface: Interface) {}
+  public var holdsInterface: Bool { false }
 }
 
 /// Above an interface: what frames mean. One a link type (Ethernet, loopback).
