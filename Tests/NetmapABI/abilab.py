@@ -196,6 +196,12 @@ class Lab:
             time.sleep(0.1)
         return last
 
+    def nudge(self):
+        """Has the cards give back what they keep of ports that have closed."""
+        for name in self.cards:
+            self.ringway("ifconfig", name, "down")
+            self.ringway("ifconfig", name, "up")
+
     def settled(self, seconds=10):
         """Waits until the account is as it was at the start; says what is not."""
         claim(self.alive(), f"ringwayd ended with {self.daemon.returncode}\n{self.tail()}")
@@ -208,9 +214,7 @@ class Lab:
             # A card keeps what a closed port had given it to receive into, until frames come or it starts anew.
             if not nudged and time.monotonic() > end - seconds + 0.5:
                 nudged = True
-                for name in self.cards:
-                    self.ringway("ifconfig", name, "down")
-                    self.ringway("ifconfig", name, "up")
+                self.nudge()
             if time.monotonic() > end:
                 wrong = [f"{key}: {self.before[key]} before, {now[key]} now" for key in now if now[key] != self.before[key]]
                 self.before = now
